@@ -19,7 +19,7 @@ _NULLS = {"label": NULL_LABEL, "controls_high": NULL_CONTROL, "controls_low": NU
 
 
 def null(cond: Cond, which: str = "semantics") -> Cond:
-    """``cond`` with the parts of ``which`` ('semantics', 'controls' or 'all') replaced by their null; None stays None."""
+    """``cond`` with the parts of ``which`` ('semantics', 'controls' or 'all') at their null; None stays None."""
     if which not in PARTS:
         raise ValueError(f"which={which!r}: choose from {', '.join(PARTS)}")
     values = {name: getattr(cond, name) for name in PARTS[which]}

@@ -34,7 +34,7 @@ def gather(tokens: Array, ids: Array) -> Array:
 
 
 def scatter(tokens: Array, ids: Array, n: int, fill: float = 0.0) -> Array:
-    """[b, k, ...] -> [b, n, ...]: each token at its place, ``fill`` elsewhere. Inverse of `gather` on the named tokens."""
+    """[b, k, ...] -> [b, n, ...]: each token at its place, ``fill`` elsewhere; `gather` takes them out again."""
     b = tokens.shape[0]
     out = jnp.full((b, n, *tokens.shape[2:]), fill, tokens.dtype)
     return out.at[jnp.arange(b)[:, None], ids].set(tokens)
@@ -43,8 +43,8 @@ def scatter(tokens: Array, ids: Array, n: int, fill: float = 0.0) -> Array:
 def sincos_2d(width: int, grid: tuple[int, int], period: float = 10_000.0) -> np.ndarray:
     """Fixed 2-D sine-cosine positions [n, width], float32 (Vaswani et al. 2017, each half of the width for one axis).
 
-    The first half encodes the column, the second the row (the order of the published DiT), each as [sin, cos] of width/4
-    frequencies. Raises ValueError where ``width`` is not a multiple of 4.
+    The first half encodes the column, the second the row (the order of the published DiT), each as [sin, cos] of
+    width/4 frequencies. Raises ValueError where ``width`` is not a multiple of 4.
     """
     if width % 4:
         raise ValueError(f"2-D sine-cosine positions need a width divisible by 4, got {width}")

@@ -28,9 +28,9 @@ class Coeffs(NamedTuple):
 class Process(NamedTuple):
     """A Gaussian forward process ``x_t = alpha(t) x + sigma(t) eps``.
 
-    ``alpha`` and ``sigma`` map t to coefficients; ``t_of_log_snr`` inverts log(alpha²/sigma²); ``norm(alpha, sigma)`` is
-    the homogeneous function that the process keeps at 1 (VP: the hypotenuse, flow: the sum, VE: alpha), which is what
-    lets `shift` change the SNR and nothing else. Training draws t inside [t_min, t_max]; samplers never call the
+    ``alpha`` and ``sigma`` map t to coefficients; ``t_of_log_snr`` inverts log(alpha²/sigma²); ``norm(alpha, sigma)``
+    is the homogeneous function that the process keeps at 1 (VP: the hypotenuse, flow: the sum, VE: alpha), which is
+    what lets `shift` change the SNR and nothing else. Training draws t inside [t_min, t_max]; samplers never call the
     denoiser below t_min. ``steps`` is the length of the table for discrete processes, else None.
     """
 
@@ -79,18 +79,20 @@ class Visibility(NamedTuple):
 
     ``sample(keys[b], grid) -> ids[b, k]``: sorted and distinct per image, k static; one key per image, so that draws do
     not depend on how a batch is cut. ``inclusion(grid) -> [n]``: the true probability that a token is visible.
+    ``hides`` is False where every token always is: then a network without tokens will do.
     """
 
     sample: Callable[[Key, tuple[int, int]], Array]
     inclusion: Callable[[tuple[int, int]], Array]
+    hides: bool = True
 
 
 class Supervision(NamedTuple):
     """Which output elements carry loss. ``shape`` is that of one image's answered units, [k, p, p, c] or [h, w, c].
 
     ``sample(keys[b], shape) -> mask[b, ...]``, boolean and broadcastable to [b, *shape]; ``inclusion(shape) -> float``,
-    the probability that an element is kept; ``normalise(mask, shape) -> [b]``, the factor that turns the masked *sum* of
-    squared errors of an image into its loss.
+    the probability that an element is kept; ``normalise(mask, shape) -> [b]``, the factor that turns the masked *sum*
+    of squared errors of an image into its loss.
     """
 
     sample: Callable[[Key, Shape], Array]
@@ -130,8 +132,8 @@ class Codec(NamedTuple):
 class Output(NamedTuple):
     """What a network returns.
 
-    ``prediction``: [b, k, p, p, c] for a token model, [b, h, w, c] otherwise. ``ids`` [b, k]: the tokens that it answers
-    for, None when that is all of them in order. ``variance``: interpolation coefficient in [0, 1] between the
+    ``prediction``: [b, k, p, p, c] for a token model, [b, h, w, c] otherwise. ``ids`` [b, k]: the tokens that it
+    answers for, None when that is all of them in order. ``variance``: interpolation coefficient in [0, 1] between the
     posterior's two log bounds, in the shape of ``prediction``, or None. ``taps``: named intermediate arrays.
     """
 

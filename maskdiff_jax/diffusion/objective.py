@@ -1,0 +1,149 @@
+"""The training loss: process, prediction, weighting, times and both kinds of mask, composed.
+
+The random choices come first (`Objective.draw`), the loss of each image second (`Objective.per_image`). Gradient
+accumulation, sharding and evaluation at fixed noise all slice or replace the first and reuse the second.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from maskdiff_jax import cond as conditions
+from maskdiff_jax import rng, tokens
+from maskdiff_jax.codec import identity
+from maskdiff_jax.diffusion import times as time_sampling
+from maskdiff_jax.diffusion.inputs import default, feed
+from maskdiff_jax.diffusion.prediction import like, target
+from maskdiff_jax.diffusion.process import coeffs
+from maskdiff_jax.diffusion.weighting import in_space
+from maskdiff_jax.types import (
+    Array,
+    Batch,
+    Codec,
+    Cond,
+    Inputs,
+    Key,
+    Model,
+    Params,
+    Prediction,
+    Process,
+    Supervision,
+    Times,
+    Visibility,
+    Weighting,
+)
+
+
+class Draws(NamedTuple):
+    """The random choices of a batch, each with leading axis b: t, its weight, one key an image, the kept conditions."""
+
+    t: Array
+    weight: Array
+    keys: Key
+    cond: Cond
+
+
+class Objective(NamedTuple):
+    """The loss and its parts.
+
+    ``draw(batch, key) -> Draws``; ``per_image(params, batch, draws, *, train=True, key=None) -> (loss [b], metrics)``
+    with metrics a dict of [b]; ``loss(params, batch, key) -> (scalar, metrics)`` their means, with dict of scalars.
+    """
+
+    draw: Callable[[Batch, Key], Draws]
+    per_image: Callable[..., tuple[Array, dict[str, Array]]]
+    loss: Callable[[Params, Batch, Key], tuple[Array, dict[str, Array]]]
+
+
+def make_objective(
+    model: Model,
+    process: Process,
+    prediction: Prediction,
+    weighting: Weighting,
+    times: Times,
+    supervision: Supervision,
+    *,
+    inputs: Inputs | None = None,
+    passes: tuple[tuple[float, Visibility | None], ...] = ((1.0, None),),
+    codec: Codec | None = None,
+    drop_semantics: float = 0.0,
+    drop_everything: float = 0.0,
+    weight_by_inclusion: bool = False,
+) -> Objective:
+    """Compose a training objective.
+
+    The loss of one image is Σ_pass w_pass · time weight · λ(t) · normalise(m) · Σ_u m_u·(out_u - target_u)², where u
+    runs over the elements that the network answers for, m is the supervision mask and λ the weighting carried to the
+    prediction's space. The target is cut into patches and gathered first; the mask is drawn on what is left.
+
+    passes: forward passes of one step with their weights and what each of them sees; None is every token.
+    weight_by_inclusion: weight each visible token by 1/(its inclusion probability), so that the expectation over masks
+        is the mean over all tokens also under non-uniform masks. MaskDM takes the plain mean (False).
+    Raises ValueError where a visibility hides tokens of a network that has none, or no pass is given.
+    """
+    inputs, codec = inputs or default(), codec or identity()
+    if not passes:
+        raise ValueError("an objective needs at least one pass")
+    if model.tokens is None and any(visibility is not None and visibility.hides for _, visibility in passes):
+        raise ValueError("a network without tokens (a U-Net) cannot hide tokens: use visibility 'all'")
+
+    def draw(batch: Batch, key: Key) -> Draws:
+        b = batch.image.shape[0]
+        t, weight = time_sampling.sample(times, process, rng.key_for(key, "times"), b)
+        keys = rng.per_image(key, b)
+        kept = conditions.drop(rng.key_for(keys, "drop"), batch.cond, drop_semantics, drop_everything)
+        return Draws(t, weight, keys, kept)
+
+    def per_image(
+        params: Params, batch: Batch, draws: Draws, *, train: bool = True, key: Key | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        x = codec.encode(None, batch.image, rng.key_for(draws.keys, "encode"))
+        eps = rng.normal(rng.key_for(draws.keys, "noise"), x.shape[1:])
+        c = coeffs(process, draws.t)
+        x_t = like(c.alpha, x) * x + like(c.sigma, x) * eps
+        image, level = feed(inputs, process, c, x_t, draws.t)
+        goal = target(prediction, c, x, eps)
+        answer = goal if model.tokens is None else tokens.patchify(goal, model.tokens.patch)
+
+        def one_pass(index: int, visibility: Visibility | None) -> tuple[Array, Array]:
+            keys = rng.key_for(draws.keys, f"pass {index}")
+            visible = _visible_ids(visibility, rng.key_for(keys, "visibility"), model)
+            out = model.apply(params, image, level, draws.cond, visible=visible, train=train, key=key)
+            wanted = answer if out.ids is None else tokens.gather(answer, out.ids)
+            error = jnp.square(out.prediction.astype(jnp.float32) - wanted)
+            mse = jnp.mean(error, axis=range(1, error.ndim))
+            if weight_by_inclusion and visible is not None and visibility is not None:
+                error = error * like(_token_weights(visibility, out.ids, model), error)
+            mask = supervision.sample(rng.key_for(keys, "supervision"), error.shape[1:])
+            kept = jnp.sum(jnp.where(mask, error, 0), axis=range(1, error.ndim))
+            return supervision.normalise(mask, error.shape[1:]) * kept, mse
+
+        results = [(w, *one_pass(i, visibility)) for i, (w, visibility) in enumerate(passes)]
+        weight = draws.weight * in_space(weighting, prediction, c)
+        loss = weight * jnp.sum(jnp.stack([w * masked for w, masked, _ in results]), axis=0)
+        return loss, {"mse": jnp.mean(jnp.stack([mse for *_, mse in results]), axis=0)}
+
+    def loss(params: Params, batch: Batch, key: Key) -> tuple[Array, dict[str, Array]]:
+        values, metrics = per_image(params, batch, draw(batch, key), key=rng.key_for(key, "network"))
+        return jnp.mean(values), jax.tree.map(jnp.mean, metrics)
+
+    return Objective(draw, per_image, loss)
+
+
+def _visible_ids(visibility: Visibility | None, keys: Key, model: Model) -> Array | None:
+    """The ids [b, k] of the visible tokens, or None where all are: sorted and distinct, n of n ids are 0..n-1."""
+    if visibility is None or model.tokens is None:
+        return None
+    ids = visibility.sample(keys, model.tokens.grid)
+    return None if ids.shape[1] == math.prod(model.tokens.grid) else ids
+
+
+def _token_weights(visibility: Visibility, ids: Array | None, model: Model) -> Array:
+    """k/(n·inclusion) for each answered token [b, k]: the mean over them then estimates the mean over all n."""
+    if ids is None or model.tokens is None:
+        raise ValueError("weighting by inclusion needs a network that answers for the visible tokens")
+    inclusion = visibility.inclusion(model.tokens.grid)
+    return ids.shape[1] / (inclusion.shape[0] * inclusion[ids])
