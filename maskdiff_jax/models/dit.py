@@ -1,0 +1,159 @@
+"""DiT: a transformer over patches, conditioned through adaLN-zero (Peebles & Xie 2023, arXiv 2212.09748)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from maskdiff_jax.models import layers
+from maskdiff_jax.models.base import from_linen
+from maskdiff_jax.models.conditioning import CONDITIONINGS, merge
+from maskdiff_jax.tokens import gather, patchify, sincos_2d
+from maskdiff_jax.types import Cond, Model, Output, Tokens
+
+# Table 1 of the paper.
+PRESETS = {
+    "S": {"width": 384, "depth": 12, "heads": 6},
+    "B": {"width": 768, "depth": 12, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "heads": 16},
+    "XL": {"width": 1152, "depth": 28, "heads": 16},
+}
+DTYPES = ("float32", "bfloat16")
+
+
+def dit(
+    image_shape: tuple[int, int, int],
+    classes: int = 0,
+    *,
+    preset: str = "S",
+    patch: int = 2,
+    width: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    mlp_ratio: float = 4.0,
+    learned_variance: bool = False,
+    level_scale: float = 1000.0,
+    conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    dtype: str = "float32",
+) -> Model:
+    """A DiT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
+
+    Only the visible tokens are embedded and computed: ``apply(..., visible=ids)`` answers for ``ids`` [b, k] with a
+    prediction [b, k, p, p, c], float32. A fresh network predicts exactly 0.
+
+    Args:
+      preset: 'S', 'B', 'L' or 'XL'; ``width``, ``depth`` and ``heads`` override its entries.
+      patch: side of a patch; must divide the image.
+      mlp_ratio: hidden units of the MLP per unit of width.
+      learned_variance: also return ``variance`` = (v + 1) / 2 clipped to [0, 1], v being a second head. iDDPM (Nichol &
+        Dhariwal 2021, §3.1) leaves v unclipped; where the clip binds, v receives no gradient.
+      level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
+      conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
+        vector where there are classes.
+      dtype: of the arithmetic, 'float32' or 'bfloat16'; parameters, norms, softmax and output are float32.
+
+    Raises ValueError where an option has no such choice or sizes do not divide.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: choose from {', '.join(PRESETS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
+    asked = {"width": width, "depth": depth, "heads": heads}
+    size = PRESETS[preset] | {name: value for name, value in asked.items() if value is not None}
+    counts = {**size, "patch": patch, "mlp_ratio": mlp_ratio, "level_scale": level_scale}
+    if small := [f"{name}={value}" for name, value in counts.items() if value <= 0]:
+        raise ValueError(f"dit: must be positive: {', '.join(small)}")
+    if classes < 0:
+        raise ValueError(f"classes={classes}: a number of classes, or 0 for an unconditional network")
+    h, w, channels = image_shape
+    if h % patch or w % patch:
+        raise ValueError(f"patch={patch} does not divide an image of {h}×{w}")
+    if size["width"] % size["heads"] or size["width"] % 4:
+        raise ValueError(f"width={size['width']} must be divisible by heads={size['heads']} and by 4")
+    members = ({"label": {}} if classes else {}) if conditioning is None else conditioning
+    if unknown := [name for name in members if name not in CONDITIONINGS]:
+        raise ValueError(f"conditioning={unknown[0]!r}: choose from {', '.join(CONDITIONINGS)}")
+
+    grid = Tokens((h // patch, w // patch), patch)
+    module = DiT(
+        tokens=grid,
+        channels=channels,
+        conditions={name: CONDITIONINGS[name](classes, size["width"], **options) for name, options in members.items()},
+        width=size["width"],
+        depth=size["depth"],
+        heads=size["heads"],
+        mlp_ratio=mlp_ratio,
+        learned_variance=learned_variance,
+        level_scale=level_scale,
+        dtype=dtype,
+    )
+    return from_linen(module, (h, w, channels), grid)
+
+
+class Block(nn.Module):
+    """Attention, then MLP; each one shifted and scaled before and gated after by the condition vector."""
+
+    heads: int
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b k w"], c: Float[Array, "b w"]) -> Float[Array, "b k w"]:
+        modulation = layers.Modulation(6, self.dtype, name="modulation")(c)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
+        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h)
+        h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
+        return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
+
+
+class DiT(nn.Module):
+    """See `dit`, which checks the options."""
+
+    tokens: Tokens
+    channels: int
+    conditions: Mapping[str, nn.Module]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    learned_variance: bool
+    level_scale: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        level: Float[Array, " b"],
+        cond: Cond,
+        *,
+        visible: Int[Array, "b k"] | None = None,
+        train: bool = False,
+    ) -> Output:
+        context = merge([embed(cond) for embed in self.conditions.values()])
+        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
+        c = c if context.vector is None else c + context.vector
+
+        patches = patchify(x, self.tokens.patch)
+        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid), self.dtype)[None]
+        if visible is not None:  # before any computation, so that hidden tokens cost nothing
+            patches, positions = gather(patches, visible), positions[0, visible]
+        b, k = patches.shape[:2]
+        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
+        if context.tokens is not None:
+            h = jnp.concatenate([context.tokens.astype(h.dtype), h], axis=1)
+
+        for i in range(self.depth):
+            h = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")(h, c)
+
+        features = self.channels * (2 if self.learned_variance else 1)
+        out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h[:, -k:], c)
+        out = out.reshape(b, k, self.tokens.patch, self.tokens.patch, features)
+        if not self.learned_variance:
+            return Output(out, visible)
+        prediction, v = jnp.split(out, 2, axis=-1)
+        return Output(prediction, visible, variance=jnp.clip((v + 1) / 2, 0, 1))

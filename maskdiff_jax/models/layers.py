@@ -1,0 +1,127 @@
+"""The layers that backbones share.
+
+``dtype`` is the dtype of the arithmetic, never of the parameters: those are float32. Norms, softmax and the level
+embedding compute in float32 whatever the dtype.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.typing import Initializer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+embedding_init = nn.initializers.normal(0.02)
+zeros = nn.initializers.zeros
+
+
+def linear(
+    x: Float[Array, "*b i"],
+    features: int,
+    *,
+    name: str,
+    dtype: DTypeLike = "float32",
+    kernel_init: Initializer = nn.initializers.xavier_uniform(),  # noqa: B008  (a pure function)
+) -> Float[Array, "*b o"]:
+    """A dense layer over the last axis, inside a module's compact method, as one matrix product over all rows.
+
+    On a CPU, XLA differentiates a DiT in this form 1.2 times as fast as with batched products; elsewhere the reshape is
+    free.
+    """
+    rows = nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], features)
+
+
+def sinusoid(x: Float[Array, " b"], width: int, period: float = 10_000.0) -> Float[Array, "b width"]:
+    """Features [cos(x·w_i), sin(x·w_i)] with w_i = period^(-i / (width/2)), i < width/2 (width even), float32.
+
+    Vaswani et al. 2017, with the cosines first as in the published DiT.
+    """
+    rates = (period ** -(np.arange(width // 2) / (width // 2))).astype(np.float32)
+    angles = x.astype(jnp.float32)[:, None] * rates[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class LevelEmbedding(nn.Module):
+    """The noise level [b] as a vector [b, width]: `sinusoid` of ``scale``·level, then a two-layer SiLU MLP, float32.
+
+    The features tell apart arguments that differ by about 1. So ``scale`` is 1000 for a level in [0, 1] and 1 for a
+    table index 0..T-1.
+    """
+
+    width: int
+    scale: float = 1000.0
+    features: int = 256
+
+    @nn.compact
+    def __call__(self, level: Float[Array, " b"]) -> Float[Array, "b width"]:
+        h = sinusoid(self.scale * level, self.features)
+        h = linear(h, self.width, kernel_init=embedding_init, name="hidden")
+        return linear(nn.silu(h), self.width, kernel_init=embedding_init, name="out")
+
+
+class Attention(nn.Module):
+    """Self-attention among the tokens of an image, with one fused projection to queries, keys and values."""
+
+    heads: int
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b k w"]) -> Float[Array, "b k w"]:
+        b, k, width = x.shape
+        qkv = linear(x, 3 * width, dtype=self.dtype, name="qkv").reshape(b, k, 3, self.heads, width // self.heads)
+        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return linear(h.reshape(b, k, width), width, dtype=self.dtype, name="out")
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU (tanh approximation) between; ``hidden`` units."""
+
+    hidden: int
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b w"]) -> Float[Array, "*b w"]:
+        h = linear(x, self.hidden, dtype=self.dtype, name="hidden")
+        return linear(nn.gelu(h, approximate=True), x.shape[-1], dtype=self.dtype, name="out")
+
+
+class Modulation(nn.Module):
+    """``n`` vectors [b, 1, w] of shifts, scales or gates from a condition vector [b, w]: SiLU and one fused projection.
+
+    Initialised at 0 (adaLN-zero, Peebles & Xie 2023, §3.2).
+    """
+
+    n: int
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(self, c: Float[Array, "b w"]) -> list[Float[Array, "b 1 w"]]:
+        out = linear(nn.silu(c), self.n * c.shape[-1], dtype=self.dtype, kernel_init=zeros, name="linear")
+        return jnp.split(out[:, None, :], self.n, axis=-1)
+
+
+class ModulatedNorm(nn.Module):
+    """Layer norm without parameters of its own, then ``·(1 + scale) + shift``; the norm in float32."""
+
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b k w"], shift: Float[Array, "b 1 w"], scale: Float[Array, "b 1 w"]
+    ) -> Float[Array, "b k w"]:
+        x = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=jnp.float32)(x)
+        return (x * (1 + scale) + shift).astype(self.dtype)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and a linear layer to ``features``, initialised at 0; float32."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b k w"], c: Float[Array, "b w"]) -> Float[Array, "b k f"]:
+        shift, scale = Modulation(2, name="modulation")(c)
+        x = ModulatedNorm(name="norm")(x, shift, scale)
+        return linear(x, self.features, kernel_init=zeros, name="linear")

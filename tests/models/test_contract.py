@@ -1,0 +1,239 @@
+"""The contract of every member of MODELS, on parameters perturbed by N(0, 0.05).
+
+A new member is enrolled by its line in the table; `OPTIONS` makes it small. Members without an entry run on their
+defaults. Tests of tokens run where ``Model.tokens`` exists.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskdiff_jax.models import MODELS
+from maskdiff_jax.tokens import gather, patchify, unpatchify
+from maskdiff_jax.types import Array, Batch, Cond, Model, Output, Params
+from tests.models.perturb import perturbed, random_params
+
+SHAPE = (8, 12, 3)  # not square: rows and columns must not be swapped
+CLASSES = 3
+BATCH = 2
+OPTIONS: dict[str, dict[str, Any]] = {"dit": {"width": 32, "depth": 2, "heads": 2}}
+FRESH_OUTPUT_NOT_ZERO: set[str] = set()
+
+
+class Case(NamedTuple):
+    model: Model
+    fresh: Params
+    params: Params  # fresh, perturbed
+    apply: Any  # jitted (params, x, level, cond, visible) -> Output
+
+
+def build(name: str, classes: int = CLASSES, **options: Any) -> Model:
+    return MODELS[name](SHAPE, classes, **OPTIONS.get(name, {}), **options)
+
+
+def jitted(model: Model) -> Any:
+    return jax.jit(lambda params, x, level, cond, visible=None: model.apply(params, x, level, cond, visible=visible))
+
+
+@cache
+def case(name: str) -> Case:
+    model = build(name)
+    fresh = jax.jit(model.init)(jax.random.key(0))
+    return Case(model, fresh, perturbed(fresh), jitted(model))
+
+
+TOKEN_MODELS = [name for name in MODELS if build(name).tokens is not None]
+every_model = pytest.mark.parametrize("name", MODELS)
+every_token_model = pytest.mark.parametrize("name", TOKEN_MODELS)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    image = jax.random.uniform(jax.random.key(1), (BATCH, *SHAPE), minval=-1.0)
+    return Batch(image, Cond(label=jnp.array([0, CLASSES - 1])))
+
+
+LEVEL = jnp.array([0.2, 0.7])
+
+
+def answer(name: str, batch: Batch, visible: Array | None = None, level: Array = LEVEL) -> Output:
+    return case(name).apply(case(name).params, batch.image, level, batch.cond, visible)
+
+
+def token_count(name: str) -> int:
+    rows, columns = case(name).model.tokens.grid  # pyright: ignore[reportOptionalMemberAccess]
+    return rows * columns
+
+
+def subset(name: str) -> Array:
+    """Half of the tokens, another half for each image."""
+    n = token_count(name)
+    return jnp.stack([jnp.arange(0, n, 2), jnp.arange(1, n, 2)])
+
+
+@every_model
+def test_params_are_plain_dicts_of_float32(name):
+    params = case(name).fresh
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    nodes = [params]
+    while nodes:
+        node = nodes.pop()
+        assert type(node) is dict
+        nodes += [child for child in node.values() if not isinstance(child, jax.Array)]
+
+
+@every_model
+def test_shapes(name, batch):
+    out, tokens = answer(name, batch), case(name).model.tokens
+    if tokens is None:
+        shape = (BATCH, *SHAPE)
+    else:
+        assert (tokens.grid[0] * tokens.patch, tokens.grid[1] * tokens.patch) == SHAPE[:2]
+        shape = (BATCH, token_count(name), tokens.patch, tokens.patch, SHAPE[-1])
+    assert out.prediction.shape == shape
+    assert out.prediction.dtype == jnp.float32
+    assert out.ids is None
+
+
+@every_model
+def test_a_fresh_network_predicts_zero(name, batch):
+    if name in FRESH_OUTPUT_NOT_ZERO:
+        pytest.skip("declared: a fresh network of this kind is not 0")
+    fresh = case(name).apply(case(name).fresh, batch.image, LEVEL, batch.cond)
+    assert np.all(np.asarray(fresh.prediction) == 0)
+    assert np.std(answer(name, batch).prediction) > 0.01  # and not because the architecture is silent
+
+
+@every_model
+def test_every_parameter_gets_a_finite_nonzero_gradient(name, batch):
+    model = case(name).model
+
+    @jax.jit
+    @jax.grad
+    def grads(params: Params) -> Array:
+        out = model.apply(params, batch.image, LEVEL, batch.cond, train=True, key=jax.random.key(3))
+        return jnp.mean(jnp.square(out.prediction - 1))
+
+    for path, grad in jax.tree.leaves_with_path(grads(case(name).params)):
+        assert np.all(np.isfinite(grad)), jax.tree_util.keystr(path)
+        assert np.any(np.asarray(grad) != 0), jax.tree_util.keystr(path)
+
+
+@every_model
+def test_the_image_and_the_level_change_every_answer(name, batch):
+    base = answer(name, batch).prediction
+    other_level = answer(name, batch, level=LEVEL + jnp.array([0.01, 0.0])).prediction
+    assert np.abs(other_level - base)[0].max() > 1e-3
+    np.testing.assert_allclose(other_level[1], base[1], atol=1e-5)  # images do not see one another
+    other_image = answer(name, batch._replace(image=batch.image.at[0].multiply(-1))).prediction
+    assert np.abs(other_image - base)[0].max() > 1e-3
+    np.testing.assert_allclose(other_image[1], base[1], atol=1e-5)
+
+
+@every_model
+def test_labels_and_the_null_label_differ(name, batch):
+    one = lambda label: answer(name, batch._replace(cond=Cond(label=jnp.full(BATCH, label)))).prediction  # noqa: E731
+    answers = [np.asarray(one(label)) for label in range(-1, CLASSES)]
+    gaps = [np.abs(a - b).max() for i, a in enumerate(answers) for b in answers[:i]]
+    assert min(gaps) > 1e-3
+
+
+@every_model
+def test_an_unconditional_network_ignores_conditions(name, batch):
+    model = build(name, classes=0)
+    params, apply = random_params(model.init), jitted(model)
+    answers = [apply(params, batch.image, LEVEL, cond).prediction for cond in (Cond(), batch.cond)]
+    np.testing.assert_array_equal(*answers)
+    free, labelled = (sum(x.size for x in jax.tree.leaves(p)) for p in (params, case(name).fresh))
+    assert free < labelled
+
+
+@every_model
+def test_a_missing_label_is_an_error(name, batch):
+    with pytest.raises(ValueError, match=r"cond\.label is None"):
+        answer(name, batch._replace(cond=Cond()))
+
+
+@every_model
+def test_bfloat16_is_close_to_float32(name, batch):
+    """Within 3 % of the answer's standard deviation in the mean: bfloat16 has 8 bits of mantissa, eps 0.8 %."""
+    model = build(name, dtype="bfloat16")
+    half = jax.jit(model.apply)(case(name).params, batch.image, LEVEL, batch.cond).prediction
+    full = np.asarray(answer(name, batch).prediction)
+    assert half.dtype == jnp.float32
+    assert 0 < np.sqrt(np.mean(np.square(half - full))) < 0.03 * full.std()
+
+
+@every_model
+def test_new_values_do_not_compile_again(name, batch):
+    traces, model = [], case(name).model
+
+    @jax.jit
+    def apply(params: Params, x: Array, level: Array, cond: Cond) -> Array:
+        traces.append(None)
+        return model.apply(params, x, level, cond).prediction
+
+    for i in range(2):
+        params = jax.tree.map(lambda x: x + 0.01 * i, case(name).params)  # noqa: B023
+        apply(params, batch.image + i, LEVEL + i, Cond(label=jnp.full(BATCH, -1 + i)))
+    assert len(traces) == 1
+
+
+@every_token_model
+def test_all_ids_equal_no_ids(name, batch):
+    ids = jnp.tile(jnp.arange(token_count(name))[None], (BATCH, 1))
+    out = answer(name, batch, ids)
+    np.testing.assert_array_equal(out.ids, ids)
+    np.testing.assert_allclose(out.prediction, answer(name, batch).prediction, atol=1e-5)
+
+
+@every_token_model
+def test_the_answer_for_visible_ids_has_their_shape(name, batch):
+    ids = subset(name)
+    out, dense = answer(name, batch, ids), answer(name, batch)
+    assert out.prediction.shape == (BATCH, ids.shape[1], *dense.prediction.shape[2:])
+    np.testing.assert_array_equal(out.ids, ids)
+    assert np.abs(out.prediction - gather(dense.prediction, ids)).max() > 1e-3  # hidden tokens are really not read
+
+
+@every_token_model
+def test_permuting_ids_permutes_answers(name, batch):
+    ids = subset(name)
+    order = jax.random.permutation(jax.random.key(2), ids.shape[1])
+    shuffled = answer(name, batch, ids[:, order])
+    np.testing.assert_array_equal(shuffled.ids, ids[:, order])
+    np.testing.assert_allclose(shuffled.prediction, answer(name, batch, ids).prediction[:, order], atol=1e-5)
+
+
+@every_token_model
+def test_positions_matter(name, batch):
+    """The same patches at other places get another answer."""
+    ids = subset(name)
+    flat = batch._replace(image=jnp.full_like(batch.image, 0.5))  # every patch is the same
+    gap = answer(name, flat, ids).prediction - answer(name, flat, ids[::-1]).prediction
+    assert np.abs(gap).max() > 1e-3
+
+
+@every_token_model
+def test_hidden_patches_do_not_matter(name, batch):
+    tokens, ids = case(name).model.tokens, subset(name)
+    patches = patchify(batch.image, tokens.patch)
+    garbage = jnp.full_like(patches, jnp.nan).at[jnp.arange(BATCH)[:, None], ids].set(gather(patches, ids))
+    hidden = batch._replace(image=unpatchify(garbage, tokens.grid))
+    assert np.isnan(hidden.image).any()
+    np.testing.assert_array_equal(answer(name, hidden, ids).prediction, answer(name, batch, ids).prediction)
+
+
+@every_token_model
+def test_work_is_proportional_to_the_visible_tokens(name, batch):
+    """At half of the tokens, a forward pass costs at most 60 % of the dense one (conditioning is not per token)."""
+
+    def flops(visible: Array | None) -> float:
+        lowered = case(name).apply.lower(case(name).params, batch.image, LEVEL, batch.cond, visible)
+        return lowered.cost_analysis()["flops"]
+
+    assert 0.3 < flops(subset(name)) / flops(None) < 0.6
