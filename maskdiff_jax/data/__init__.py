@@ -1,0 +1,22 @@
+"""Data: random-access sources, augmentation, and the stream of batches. No TensorFlow."""
+
+from maskdiff_jax.data.augment import Augment as Augment
+from maskdiff_jax.data.augment import compose as compose
+from maskdiff_jax.data.augment import crop, flip, none, standard
+from maskdiff_jax.data.device import Feed as Feed
+from maskdiff_jax.data.device import ToDevice as ToDevice
+from maskdiff_jax.data.device import feed as feed
+from maskdiff_jax.data.device import ingest as ingest
+from maskdiff_jax.data.device import on_device as on_device
+from maskdiff_jax.data.digits import digits
+from maskdiff_jax.data.pipeline import Batches as Batches
+from maskdiff_jax.data.pixels import to_float as to_float
+from maskdiff_jax.data.pixels import to_uint8 as to_uint8
+from maskdiff_jax.data.source import ArraySource as ArraySource
+from maskdiff_jax.data.source import DataError as DataError
+from maskdiff_jax.data.source import Dataset as Dataset
+from maskdiff_jax.data.source import Source as Source
+from maskdiff_jax.data.tfds import tfds
+
+DATASETS = {"digits": digits, "tfds": tfds}
+AUGMENTS = {"none": none, "flip": flip, "crop": crop, "standard": standard}

@@ -1,0 +1,11 @@
+"""Between stored pixels, uint8 in 0..255, and the images of the library, float in [-1, 1]."""
+
+
+def to_float(pixels):
+    """uint8 -> float32, 0 -> -1 and 255 -> 1; NumPy or jax."""
+    return pixels.astype("float32") / 127.5 - 1.0
+
+
+def to_uint8(images):
+    """Float -> uint8, rounded to the nearest level and clipped; the inverse of `to_float`; NumPy or jax."""
+    return ((images.astype("float32") + 1.0) * 127.5).round().clip(0, 255).astype("uint8")

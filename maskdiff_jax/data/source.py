@@ -1,0 +1,81 @@
+"""What a data set is: two random-access sources of uint8 images, and what identifies them.
+
+A new data set is one function that returns a `Dataset`, and its line in `DATASETS`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """A data set is missing, unreadable, or not of the form that training needs."""
+
+
+class Source(Protocol):
+    """A fixed collection of images of one size, read by index.
+
+    ``fetch(indices [b]) -> {"image": uint8 [b, h, w, c], "label": int32 [b]}`` in the order asked for, repeats allowed;
+    "label" is absent where the data have none. ``fingerprint`` differs where the records differ. Called from several
+    threads; pickled where batches are loaded by worker processes. No jax in here.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+class Dataset(NamedTuple):
+    """Images of ``shape`` (h, w, c) in ``classes`` classes (0: unlabelled), and the names of those that have one."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    train: Source
+    heldout: Source
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that identifies the data and how they are split."""
+        return digest(self.name, self.shape, self.classes, self.train.fingerprint, self.heldout.fingerprint)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A source in memory: ``image`` uint8 [n, h, w, c] and ``label`` int32 [n] or None."""
+
+    image: np.ndarray
+    label: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.image.dtype != np.uint8 or self.image.ndim != 4:
+            raise DataError(f"images must be uint8 [n, h, w, c], got {self.image.dtype} {list(self.image.shape)}")
+        if self.label is not None and (self.label.dtype != np.int32 or self.label.shape != self.image.shape[:1]):
+            raise DataError(
+                f"labels must be int32 [{len(self.image)}], got {self.label.dtype} {list(self.label.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        records = {"image": self.image[indices]}
+        return records if self.label is None else records | {"label": self.label[indices]}
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.image.shape, self.image.tobytes(), b"" if self.label is None else self.label.tobytes())
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of the parts in order; bytes count as they are, anything else by its repr."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part if isinstance(part, bytes) else repr(part).encode()).digest())
+    return total.hexdigest()

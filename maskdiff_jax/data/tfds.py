@@ -1,0 +1,153 @@
+"""Any prepared image data set of TensorFlow Datasets, read without TensorFlow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from maskdiff_jax.data.source import DataError, Dataset, digest
+
+
+def tfds(
+    dataset: str,
+    data_dir: str | PathLike | None = None,
+    train_split: str = "train",
+    heldout_split: str = "test",
+    image_key: str = "image",
+    label_key: str | None = "label",
+    size: int | None = None,
+) -> Dataset:
+    """The data set ``dataset`` ("cifar10", "name/config", "name:1.2.3") as prepared in ``data_dir``.
+
+    It must be stored as ArrayRecord; ``data_dir`` defaults to TFDS's own (~/tensorflow_datasets). Splits may be parts
+    ("train[:90%]"), and must not overlap. ``label_key=None`` ignores labels. ``size`` cuts the central square out of
+    every image and resizes it to [size, size] (bicubic, antialiased); without it all images must have one size.
+    Raises DataError, naming what was looked for and what is there.
+    """
+    if size is not None and size < 1:
+        raise DataError(f"size={size}: must be at least 1")
+    builder = _builder(dataset, data_dir)
+    info, features = builder.info, builder.info.features
+    wanted = {"image_key": image_key} | ({} if label_key is None else {"label_key": label_key})
+    for option, key in wanted.items():
+        if key not in features:
+            raise DataError(f"{option}={key!r}: {info.full_name} has {', '.join(sorted(features))}")
+    classes = getattr(features[label_key], "num_classes", None) if label_key else 0
+    if classes is None:
+        raise DataError(f"label_key={label_key!r} of {info.full_name} is no class label (label_key=None: unlabelled)")
+    if _overlap(_parts(info, "train_split", train_split), _parts(info, "heldout_split", heldout_split)):
+        raise DataError(f"train_split={train_split!r} and heldout_split={heldout_split!r} share records")
+    shape = _shape(builder, train_split, image_key, size)
+    resize = None if size is None else _CentralSquare(size)
+
+    def source(split: str) -> TfdsSource:
+        identity = digest(info.full_name, split, image_key, label_key, size, _files(builder))
+        return TfdsSource(_open(builder, split), image_key, label_key, shape, resize, identity)
+
+    names = tuple(features[label_key].names or ()) if label_key else ()
+    return Dataset(info.name, shape, classes, source(train_split), source(heldout_split), names)
+
+
+@dataclass(frozen=True, eq=False)
+class TfdsSource:
+    """Records of one split, decoded to uint8 ``shape`` (h, w, c)."""
+
+    records: Any
+    image_key: str
+    label_key: str | None
+    shape: tuple[int, int, int]
+    resize: Callable[[np.ndarray], np.ndarray] | None
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        records = self.records.__getitems__(indices.tolist())  # one read; item by item is several times slower
+        image = np.stack([self._image(record[self.image_key]) for record in records])
+        if self.label_key is None:
+            return {"image": image}
+        return {"image": image, "label": np.array([record[self.label_key] for record in records], np.int32)}
+
+    def _image(self, image: np.ndarray) -> np.ndarray:
+        image = image if self.resize is None else self.resize(image)
+        if image.shape != self.shape:
+            raise DataError(f"images of {list(self.shape)} and {list(image.shape)} in one data set: set size")
+        return image
+
+
+@dataclass(frozen=True)
+class _CentralSquare:
+    size: int
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        height, width, channels = image.shape
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        square = (left, top, left + side, top + side)
+        planes = Image.fromarray(image[..., 0] if channels == 1 else image)
+        planes = planes.resize((self.size, self.size), Image.Resampling.BICUBIC, box=square)
+        return np.asarray(planes).reshape(self.size, self.size, channels)
+
+
+def _builder(dataset: str, data_dir: str | PathLike | None) -> Any:
+    """The reader of a prepared data set, from its files alone: the code that prepared it is not imported."""
+    from tensorflow_datasets.core import constants, read_only_builder, registered  # only for those who use it
+
+    folder = epath.Path(data_dir or constants.DATA_DIR).expanduser()  # also gs://
+    try:
+        return read_only_builder.builder_from_files(dataset, data_dir=str(folder))
+    except registered.DatasetNotFoundError as error:
+        name, _, version = dataset.partition(":")
+        infos = (path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json"))
+        there = sorted(str(path.parent.relative_to(folder)) for path in infos)
+        raise DataError(
+            f"dataset={dataset!r}: {folder / name / (version or '*')}/ not found in data_dir={str(folder)!r}; "
+            f"prepared sets there: {', '.join(there) or 'none'}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"dataset={dataset!r}: not of the form name[/config][:version]") from error
+
+
+def _parts(info: Any, option: str, split: str) -> list[tuple[str, int, int]]:
+    """The records of a split as (file, start, stop)."""
+    try:
+        instructions = info.splits[split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{option}={split!r}: {info.full_name} has the splits {', '.join(info.splits)}") from error
+    if not instructions:
+        raise DataError(f"{option}={split!r}: no record of {info.full_name}")
+    return [(part.filename, part.skip, part.skip + part.take) for part in instructions]
+
+
+def _overlap(ours: list[tuple[str, int, int]], theirs: list[tuple[str, int, int]]) -> bool:
+    return any(f == g and max(a, c) < min(b, d) for f, a, b in ours for g, c, d in theirs)
+
+
+def _shape(builder: Any, split: str, image_key: str, size: int | None) -> tuple[int, int, int]:
+    """(h, w, c) of all images: as declared, or else that of the first record (`TfdsSource` checks every other)."""
+    feature = builder.info.features[image_key]
+    if feature.np_dtype != np.uint8 or len(feature.shape) != 3:
+        raise DataError(
+            f"image_key={image_key!r} of {builder.info.full_name} is {feature.np_dtype} {list(feature.shape)}; "
+            "8-bit images [h, w, c] are needed"
+        )
+    shape = feature.shape if None not in feature.shape else _open(builder, split)[0][image_key].shape
+    return shape if size is None else (size, size, shape[-1])
+
+
+def _open(builder: Any, split: str) -> Any:
+    try:
+        return builder.as_data_source(split=split)
+    except NotImplementedError as error:
+        stored = builder.info.file_format.value
+        raise DataError(f"{builder.data_path} is stored as {stored}; prepare it as array_record") from error
+
+
+def _files(builder: Any) -> list[tuple[str, int]]:
+    """Every file of the data set with its size in bytes."""
+    return sorted((path.name, path.stat().length) for path in builder.data_path.iterdir() if path.is_file())
