@@ -53,7 +53,8 @@ def dit(
       level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes.
-      dtype: of the arithmetic, 'float32' or 'bfloat16'; parameters, norms, softmax and output are float32.
+      dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
+        output are float32.
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """

@@ -1,0 +1,248 @@
+"""From a config to an experiment: a frozen bundle of pure functions. Every error in a config is raised here."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from maskdiff_jax.codec import CODECS
+from maskdiff_jax.config import default_config
+from maskdiff_jax.data import AUGMENTS, DATASETS, Augment, Dataset
+from maskdiff_jax.diffusion.denoiser import make_denoiser
+from maskdiff_jax.diffusion.guidance import GUIDANCES
+from maskdiff_jax.diffusion.inputs import INPUTS
+from maskdiff_jax.diffusion.objective import Objective, make_objective
+from maskdiff_jax.diffusion.prediction import PREDICTIONS
+from maskdiff_jax.diffusion.process import PROCESSES, shift
+from maskdiff_jax.diffusion.times import TIMES
+from maskdiff_jax.diffusion.weighting import WEIGHTINGS, clipped, constant, normalised
+from maskdiff_jax.evaluate.judge import JUDGES, Judge
+from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
+from maskdiff_jax.models import MODELS
+from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
+from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
+from maskdiff_jax.train.parallel import check_batch
+from maskdiff_jax.types import Array, Batch, Codec, Cond, Inputs, Key, Model, Params, Prediction, Process, Times
+
+
+class ConfigError(ValueError):
+    """A config that cannot be built, in one line: what is wrong, where, and the choices."""
+
+
+class Experiment(NamedTuple):
+    """All that a config stands for. ``sample(params, keys [b], cond) -> images [b, h, w, c]``, for use inside jit."""
+
+    config: ConfigDict
+    dataset: Dataset
+    augment: Augment
+    process: Process
+    prediction: Prediction
+    inputs: Inputs
+    codec: Codec
+    model: Model
+    objective: Objective
+    heldout: Objective  # dense, all tokens visible, nothing dropped: the loss by which runs compare
+    heldout_times: Times
+    optimizer: Optimizer
+    judge: Judge | None
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Check the whole config and make its parts. Raises ConfigError; reads the data set's description, no images."""
+    check_keys(config, default_config())
+    check_values(config)
+    dataset = part("data", DATASETS, config.data)
+    process = checked("shift", shift, part("process", PROCESSES, config.process), config.shift)
+    prediction = part("prediction", PREDICTIONS, config.prediction)
+    inputs = part("inputs", INPUTS, config.inputs)
+    codec = part("codec", CODECS, config.codec)
+    times = part("times", TIMES, config.times)
+    weighting = part("weighting", WEIGHTINGS, config.weighting)
+    if config.loss.max_weight is not None:
+        weighting = checked("loss.max_weight", clipped, weighting, config.loss.max_weight)
+    if config.loss.normalise:
+        weighting = normalised(weighting, process, times)
+    classes = dataset.classes if config.condition.label else 0
+    model = part("model", MODELS, config.model, dataset.shape, classes)
+    visibility = part("visibility", VISIBILITIES, config.visibility)
+    common: dict[str, Any] = {"inputs": inputs, "codec": codec}
+    objective = checked(
+        "visibility",
+        make_objective,
+        model,
+        process,
+        prediction,
+        weighting,
+        times,
+        part("supervision", SUPERVISIONS, config.supervision),
+        passes=((1.0, visibility),),
+        drop_semantics=config.condition.drop_semantics,
+        drop_everything=config.condition.drop_everything,
+        weight_by_inclusion=config.loss.weight_by_inclusion,
+        **common,
+    )
+    measured = checked("evaluate.space", constant, config.evaluate.space)
+    heldout_times = part("evaluate.times", TIMES, config.evaluate.times)
+    heldout = make_objective(model, process, prediction, measured, heldout_times, dense(), **common)
+    optimizer = checked(
+        "clip",
+        make_optimizer,
+        part("optimizer", OPTIMIZERS, config.optimizer),
+        part("schedule", SCHEDULES, config.schedule, config.steps),
+        clip=config.clip,
+        ema=tuple(config.ema),
+        ema_warmup=config.ema_warmup,
+    )
+    experiment = Experiment(
+        config=config,
+        dataset=dataset,
+        augment=part("augment", AUGMENTS, config.augment),
+        process=process,
+        prediction=prediction,
+        inputs=inputs,
+        codec=codec,
+        model=model,
+        objective=objective,
+        heldout=heldout,
+        heldout_times=heldout_times,
+        optimizer=optimizer,
+        judge=part("evaluate.judge", JUDGES, config.evaluate.judge),
+    )
+    trace(experiment)
+    return experiment
+
+
+def trace(experiment: Experiment) -> None:
+    """Trace the loss and the sampler on abstract images, which raises what only shows when the parts meet."""
+    config = experiment.config
+    checked("batch", check_batch, config.batch, jax.device_count(), config.accumulate)
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    batch = abstract_batch(experiment, config.batch)
+    checked("objective", jax.eval_shape, experiment.objective.loss, params, batch, jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.batch))
+    checked("sample", jax.eval_shape, make_sample(experiment, config.sample), params, keys, batch.cond)
+
+
+def abstract_batch(experiment: Experiment, b: int) -> Batch:
+    """Shapes of a training batch of ``b`` images."""
+    dataset = experiment.dataset
+
+    def batch() -> Batch:
+        label = jnp.zeros(b, jnp.int32) if dataset.classes else None
+        return Batch(jnp.zeros((b, *dataset.shape)), Cond(label=label))
+
+    return jax.eval_shape(batch)
+
+
+def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Params, Key, Cond], Array]:
+    """``sample(params, keys [b], cond) -> images [b, h, w, c]`` by ``settings``, a section like ``config.sample``.
+
+    For use inside jit. An image is a function of its key and its condition alone. Raises ConfigError.
+    """
+    e, process = experiment, experiment.process
+    sampler = part("sample.sampler", SAMPLERS, settings.sampler, process)
+    guidance = part("sample.guidance", GUIDANCES, settings.guidance)
+    times = checked("sample.steps", part("sample.spacing", SPACINGS, settings.spacing), process, settings.steps)
+    clip = (-1.0, 1.0) if settings.clip else None
+
+    def generate(params: Params, keys: Key, cond: Cond) -> Array:
+        denoiser = guidance(make_denoiser(e.model, params, process, e.prediction, e.inputs, clip))
+        noise = initial_noise(process, keys, e.dataset.shape)
+        return e.codec.decode(None, sample(denoiser, sampler, process, times, noise, cond, keys))
+
+    return generate
+
+
+def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict, *args: Any) -> Any:
+    """``table[section.name](*args, **other keys)``. Raises ConfigError with the path, and the choices for a name."""
+    options = dict(section)
+    name = options.pop("name")
+    if name not in table:
+        raise ConfigError(
+            f"config.{path}.name: unknown {name!r}{_closest(name, table)}; choose from {', '.join(table)}"
+        )
+    factory = table[name]
+    taken = [p for p in inspect.signature(factory).parameters.values()][len(args) :]
+    if not any(p.kind is p.VAR_KEYWORD for p in taken):
+        known = [p.name for p in taken]
+        for key in options:
+            if key not in known:
+                choices = f"; its options: {', '.join(known)}" if known else "; it takes none"
+                raise ConfigError(f"config.{path}.{key}: {name!r} has no such option{_closest(key, known)}{choices}")
+        for p in taken:
+            if p.default is p.empty and p.name not in options:
+                raise ConfigError(f"config.{path}: {name!r} needs the option {p.name!r}")
+    return checked(path, factory, *args, **options)
+
+
+def checked(path: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """``function(*args, **options)``, with ValueError and TypeError turned into a ConfigError that names the path."""
+    try:
+        return function(*args, **options)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"config.{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+
+
+def check_keys(config: ConfigDict, known: ConfigDict, path: str = "config") -> None:
+    """Raise ConfigError for a section or key that `default_config` does not have, or lacks. Parts check their own."""
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{path}.{key}: no such key{_closest(key, known)}; there are {', '.join(known)}")
+    for key, default in known.items():
+        if key not in config:
+            raise ConfigError(f"{path}.{key} is missing")
+        value = config[key]
+        if not isinstance(default, ConfigDict):
+            continue
+        if not isinstance(value, ConfigDict):
+            raise ConfigError(f"{path}.{key} is a section of keys, not {value!r}")
+        if "name" not in default:
+            check_keys(value, default, f"{path}.{key}")
+        elif "name" not in value:
+            raise ConfigError(f"{path}.{key} needs a name")
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raise ConfigError for a number that no part checks."""
+    least = {
+        1: ("steps", "batch", "accumulate", "sample.num", "evaluate.batch", "evaluate.levels", "log.every"),
+        0: ("seed", "log.sample_every", "log.heldout_every", "log.checkpoint_every", "evaluate.num"),
+    }
+    flat = flatten(config)
+    for low, paths in least.items():
+        for path in paths:
+            if not isinstance(flat[path], int) or flat[path] < low:
+                raise ConfigError(f"config.{path}: a whole number of at least {low}, got {flat[path]!r}")
+    if not config.ema:
+        raise ConfigError("config.ema: name at least one decay; the first one is sampled and evaluated")
+    if config.evaluate.images < config.evaluate.levels:
+        raise ConfigError(
+            f"config.evaluate.images: at least evaluate.levels={config.evaluate.levels}, got {config.evaluate.images}"
+        )
+    scale = config.evaluate.judge_guidance
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ConfigError(f"config.evaluate.judge_guidance: finite and at least 0, got {scale}")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping | ConfigDict) else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
+def _closest(word: str, choices: Any) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,77 @@
+"""Every key that a config may have, with its default. A config in ``configs/`` states what differs.
+
+A **part** is a section with a ``name``: the name picks a factory from a table, the other keys are its options (the
+factory's docstring lists them). Choosing another name from the command line drops the options of the old one, so
+``--config.weighting.name=debias`` is a whole choice; new options may be given beside it. Other sections have a fixed
+set of keys.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def default_config() -> ConfigDict:
+    """Flow matching with a DiT-S on digits, dense, in float32."""
+    return ConfigDict(
+        {
+            "name": "",  # of the run, in reports; the config file's name where it is empty
+            "seed": 0,
+            "steps": 10_000,  # optimiser steps of the whole run
+            "batch": 128,  # images per step, over all devices and micro-batches
+            "accumulate": 1,  # micro-batches per step
+            "data": {"name": "digits"},  # part: data.DATASETS
+            "resident": True,  # keep the training images on the device, for small sets; False streams them
+            "augment": {"name": "none"},  # part: data.AUGMENTS
+            "codec": {"name": "identity"},  # part: codec.CODECS
+            "process": {"name": "linear_flow"},  # part: diffusion.PROCESSES
+            "shift": 1.0,  # log SNR is lowered by 2·log(shift): above 1 is noisier, for larger images
+            "prediction": {"name": "velocity"},  # part: diffusion.PREDICTIONS
+            "inputs": {"name": "default"},  # part: diffusion.INPUTS
+            "times": {"name": "stratified", "of": "uniform"},  # part: diffusion.TIMES
+            "weighting": {"name": "constant", "space": "velocity"},  # part: diffusion.WEIGHTINGS
+            "loss": {
+                "normalise": False,  # divide the weighting by its v-space mean, so that all share a learning rate
+                "max_weight": placeholder(float),  # cap of the weighting in its own space; None is none
+                "weight_by_inclusion": False,  # weight visible tokens by 1/inclusion; MaskDM does not
+            },
+            "supervision": {"name": "dense"},  # part: masks.SUPERVISIONS
+            "visibility": {"name": "all"},  # part: masks.VISIBILITIES
+            "model": {"name": "dit", "preset": "S", "patch": 2},  # part: models.MODELS
+            "condition": {
+                "label": True,  # False: unconditional
+                "drop_semantics": 0.1,  # chance of training on the null label
+                "drop_everything": 0.0,  # chance of nulling the controls too
+            },
+            "optimizer": {"name": "adamw", "b2": 0.99, "weight_decay": 0.0},  # part: train.OPTIMIZERS
+            "schedule": {"name": "cosine", "learning_rate": 3e-4, "warmup": 100},  # part: train.SCHEDULES
+            "clip": 1.0,  # largest global norm of the gradient; None for no clipping
+            "ema": (0.999,),  # decays of the averaged copies of the parameters; the first is sampled and evaluated
+            "ema_warmup": True,  # decay min(decay, (1 + n)/(10 + n)) at update n
+            "sample": {
+                "sampler": {"name": "dpm_solver"},  # part: samplers.SAMPLERS
+                "spacing": {"name": "uniform"},  # part: samplers.SPACINGS
+                "steps": 25,  # network evaluations, about (Heun: two each)
+                "guidance": {"name": "classifier_free", "scale": 1.0},  # part: diffusion.GUIDANCES
+                "clip": True,  # hold the denoised image in [-1, 1]
+                "num": 64,  # images in the grids that training draws
+            },
+            "evaluate": {
+                "num": 1000,  # samples for the final report
+                "batch": 500,  # images per call of the sampler
+                "judge": {"name": "none"},  # part: evaluate.JUDGES, the classifier behind class_accuracy
+                "judge_guidance": 2.0,  # guidance scale of the samples that the judge sees
+                "space": "velocity",  # prediction space of the dense held-out loss
+                "times": {"name": "uniform"},  # part: diffusion.TIMES, its distribution of t; on edm take edm_lognormal
+                "levels": 8,  # noise levels by which it is reported
+                "images": 256,  # held-out images that it averages over
+            },
+            "log": {
+                "every": 50,  # steps between lines of metrics.jsonl
+                "heldout_every": 500,  # steps between dense held-out losses
+                "sample_every": 1000,  # steps between sample grids; 0 for none
+                "checkpoint_every": 500,  # steps between checkpoints
+                "keep_latest": 2,  # newest checkpoints kept
+                "keep_every": placeholder(int),  # keep every checkpoint at a multiple of this step, too
+            },
+        }
+    )

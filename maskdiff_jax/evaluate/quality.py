@@ -1,0 +1,49 @@
+"""The image metrics of a report, from samples and the real images."""
+
+import numpy as np
+
+from maskdiff_jax.evaluate.judge import Judge, class_accuracy
+from maskdiff_jax.evaluate.nearest import nearest_distance
+from maskdiff_jax.evaluate.pixels import pixel_frechet, pixel_frechet_reference
+
+METRICS = (
+    "class_accuracy",
+    "judge_accuracy",
+    "pixel_frechet",
+    "pixel_frechet_reference",
+    "nearest_train_distance",
+    "nearest_train_distance_heldout",
+)
+Labelled = tuple[np.ndarray, np.ndarray | None]  # float images [n, h, w, c] in [-1, 1], labels [n] or None
+
+PIXEL_LIMIT = 4096  # elements of an image above which a covariance of pixels says little and costs much
+
+
+def quality(
+    samples: np.ndarray, train: Labelled, heldout: Labelled, judged: Labelled | None = None, judge: Judge | None = None
+) -> dict[str, float | None]:
+    """The metrics of ``samples`` [n, h, w, c] against the real images, under the names of the report.
+
+    pixel_frechet and its reference: against train and held-out images together, and between random halves of these;
+    None where an image has more than 4,096 elements. nearest_train_distance: of the samples, and of (at most as many)
+    held-out images. class_accuracy: of the samples ``judged`` with the labels they were asked for, by ``judge`` trained
+    on the training images; judge_accuracy: its own on the held-out images; both None without a judge or without labels.
+    """
+    real = np.concatenate([train[0], heldout[0]])
+    small = real[0].size <= PIXEL_LIMIT
+    splits = 4 if len(real) < 10_000 else 1  # a large set's halves hardly differ from split to split
+    unseen = heldout[0][np.linspace(0, len(heldout[0]) - 1, min(len(heldout[0]), len(samples))).astype(int)]
+    metrics: dict[str, float | None] = {
+        "class_accuracy": None,
+        "judge_accuracy": None,
+        "pixel_frechet": pixel_frechet(samples, real) if small else None,
+        "pixel_frechet_reference": pixel_frechet_reference(real, splits) if small else None,
+        "nearest_train_distance": nearest_distance(samples, train[0]),
+        "nearest_train_distance_heldout": nearest_distance(unseen, train[0]),
+    }
+    if judge is not None and judged is not None and judged[1] is not None and train[1] is not None:
+        classify = judge(train[0], train[1])
+        metrics["class_accuracy"] = class_accuracy(classify, judged[0], judged[1])
+        if heldout[1] is not None:
+            metrics["judge_accuracy"] = class_accuracy(classify, heldout[0], heldout[1])
+    return metrics

@@ -1,0 +1,144 @@
+"""The command line: train, sample and evaluate.
+
+    python -m maskdiff_jax.main --config=configs/cifar_sparse.py [--workdir=D] [--config.key=value …]
+    python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
+    python -m maskdiff_jax.main --mode=evaluate --workdir=D [--steps=50 …]
+
+`sample` and `evaluate` read D/config.json, so nothing is retyped. Bad input ends in one line and exit status 2.
+"""
+
+import os
+import runpy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    help_string="config file; --config.key=value overrides a key",
+    lock_config=False,
+    accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "what to do")
+
+_NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", None, "sample, evaluate: sampling steps", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", None, "sample, evaluate: guidance scale; 1 is none")
+_SAMPLER = flags.DEFINE_string("sampler", None, "sample, evaluate: name of a sampler")
+_SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise [0]", lower_bound=0)
+_LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
+_OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
+
+_SAMPLING = (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)
+_ALLOWED = {"train": (), "sample": (*_SAMPLING, _LABELS, _OUT), "evaluate": _SAMPLING}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        fail(f"unexpected argument {argv[1]!r}: options start with --")
+    logging.set_verbosity(max(-1, min(logging.get_verbosity(), logging.WARNING)) if _verbose() else logging.WARNING)
+    mode = _MODE.value
+    for flag in _ALLOWED["sample"]:
+        if flag.value is not None and flag not in _ALLOWED[mode]:
+            fail(f"--{flag.name} does not go with --mode={mode}")
+    if _CONFIG.value is None and (mode == "train" or _WORKDIR.value is None):
+        fail(
+            "name a config: --config=configs/digits_sparse.py" + (" (or a run: --workdir=…)" if mode != "train" else "")
+        )
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem if _CONFIG.value is not None else ""
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+
+    from maskdiff_jax import inference, run  # after the flags: --help and typing errors answer at once
+    from maskdiff_jax.build import ConfigError
+    from maskdiff_jax.data import DataError
+    from maskdiff_jax.train.checkpoint import CheckpointError
+
+    try:
+        overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
+        if mode == "train":
+            config = ConfigDict(_CONFIG.value)
+            config.name = config.get("name") or name
+            drop_stale_options(config, _without_overrides(), overrides)
+            sys.exit(run.train(config, workdir))
+        config, stored = (inference.read_config(workdir) for _ in range(2))
+        for path, value in overrides.items():
+            _set(config, path, value)
+        drop_stale_options(config, stored, overrides)
+        settings = {flag.name: flag.value for flag in _ALLOWED[mode] if flag.value is not None}
+        (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
+    except (ConfigError, DataError, CheckpointError) as error:
+        fail(str(error))
+
+
+def drop_stale_options(config: ConfigDict, original: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Where an override names another member for a part, remove the options that were meant for the old one."""
+    for path in overrides:
+        section_path, _, key = path.rpartition(".")
+        if key != "name" or not section_path:
+            continue
+        section, before = _section(config, section_path), _section(original, section_path)
+        if before is None or section is None or before.get("name") == section.name:
+            continue
+        for option in list(section):
+            if option != "name" and f"{section_path}.{option}" not in overrides:
+                del section[option]
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line. A config file may import its base, wherever the command is run from."""
+    for argument in argv:
+        if argument.lstrip("-").startswith("config="):
+            folder = Path(argument.partition("=")[2].partition(":")[0]).resolve().parent
+            sys.path += [str(folder), str(folder.parent)]
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        fail(str(error).splitlines()[0] if str(error) else repr(error))
+
+
+def _without_overrides() -> ConfigDict:
+    path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return runpy.run_path(path)["get_config"](*([argument] if argument else []))
+
+
+def _section(config: ConfigDict, path: str) -> ConfigDict | None:
+    for key in path.split("."):
+        if not isinstance(config, ConfigDict) or key not in config:
+            return None
+        config = config[key]
+    return config if isinstance(config, ConfigDict) else None
+
+
+def _set(config: ConfigDict, path: str, value: Any) -> None:
+    *sections, key = path.split(".")
+    for name in sections:
+        if name not in config or not isinstance(config[name], ConfigDict):
+            config[name] = ConfigDict()
+        config = config[name]
+    with config.ignore_type():
+        config[key] = value
+
+
+def _verbose() -> bool:
+    return flags.FLAGS["verbosity"].present > 0
+
+
+def cli() -> None:
+    """Entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own notes at start-up
+    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,1 @@
+"""Training: state, optimizer, step, loop, checkpoints, writers. It knows nothing of configs."""

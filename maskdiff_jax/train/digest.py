@@ -1,0 +1,52 @@
+"""SHA-256 digests of arrays and of JSON values: what a checkpoint must match to be believed."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def json_digest(value: Any) -> str:
+    """The digest of a JSON value, independent of the order of its keys and of white space."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """The digest of an array's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def describe(tree: Any) -> dict[str, dict[str, Any]]:
+    """{path: {dtype, shape, sha256}} of every array of the tree; `...` stands for a leaf that is left out.
+
+    A leaf that is sharded over hosts is gathered, one at a time, so the digest does not depend on the sharding; every
+    process must call this together. Hashing releases the interpreter lock and runs one thread per leaf.
+    """
+    leaves = {path: host_array(leaf) for path, leaf in flatten(tree).items()}
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(array_digest, leaves.values())
+        return {path: form(leaf) | {"sha256": sha} for (path, leaf), sha in zip(leaves.items(), digests, strict=True)}
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """{"params/dense/kernel": leaf}, without the leaves that are `...`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves if leaf is not ...}
+
+
+def form(leaf: Any) -> dict[str, Any]:
+    """The dtype and shape of an array or of its abstract stand-in, as JSON."""
+    return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
+
+
+def host_array(leaf: jax.Array) -> np.ndarray:
+    """The whole array, in this host's memory."""
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return np.asarray(leaf)
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

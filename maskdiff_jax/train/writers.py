@@ -1,0 +1,212 @@
+"""Where metrics go: a text file, TensorBoard, the log.
+
+The method names and arguments are those of `clu.metric_writers` (which needs TensorFlow to be imported), so one of its
+writers can stand in a `MultiWriter`. Scalars are numbers or arrays of one element; images are [n, h, w, c], float in
+[0, 1] or uint8. A writer ignores what it cannot carry.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from maskdiff_jax.train.workdir import plain, write_text
+
+Scalars = Mapping[str, Any]
+
+
+class Writer:
+    """The protocol, and a writer that ignores everything."""
+
+    def write_scalars(self, step: int, scalars: Scalars) -> None: ...
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
+
+    def write_histograms(
+        self, step: int, arrays: Mapping[str, Any], num_buckets: Mapping[str, int] | None = None
+    ) -> None: ...
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None: ...
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter(Writer):
+    """One JSON object per line: {"step": 100, "loss": 0.12, ...}. Scalars and texts only.
+
+    Writes of one step are gathered into one line, which is written when the step changes, on `flush` and on `close`;
+    so two writes of a step with a flush between them make two lines, and `read_jsonl` merges them. NaN and infinities,
+    which JSON lacks, are the strings "nan", "inf" and "-inf", and ``float(value)`` reads either kind.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._pending: dict[str, Any] = {}
+        _drop_torn_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def truncate_after(self, step: int) -> None:
+        """Drop every line of a later step, as a run that resumes from ``step`` is about to write them again."""
+        self.flush()
+        self._file.close()
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(self.path, "".join(line for line in lines if json.loads(line)["step"] <= step))
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write_scalars(self, step: int, scalars: Scalars) -> None:
+        self._add(step, {name: number(value) for name, value in scalars.items()})
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        self._add(step, texts)
+
+    def _add(self, step: int, items: Mapping[str, Any]) -> None:
+        if self._pending.get("step", step) != step:
+            self.flush()
+        self._pending |= {"step": int(step), **items}
+
+    def flush(self) -> None:
+        if self._pending:
+            self._file.write(json.dumps(plain(self._pending), allow_nan=False) + "\n")
+            self._pending = {}
+        self._file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+
+class TensorBoardWriter(Writer):
+    """TensorBoard event files, without TensorFlow; what an earlier run wrote from ``purge_step`` on is hidden."""
+
+    def __init__(self, directory: str | Path, purge_step: int | None = None):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def write_scalars(self, step: int, scalars: Scalars) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, number(value), step)
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        for name, value in images.items():
+            self._writer.add_images(name, np.asarray(value), step, dataformats="NHWC")
+
+    def write_histograms(
+        self, step: int, arrays: Mapping[str, Any], num_buckets: Mapping[str, int] | None = None
+    ) -> None:
+        for name, value in arrays.items():
+            bins: Any = (num_buckets or {}).get(name, 30)
+            self._writer.add_histogram(name, np.asarray(value), step, bins=bins)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for name, value in texts.items():
+            self._writer.add_text(name, value, step)
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        # As text: the hyper-parameter tab would want the final metrics at the same time.
+        self._writer.add_text("hparams", f"```\n{json.dumps(plain(hparams), indent=2)}\n```", 0)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class LogWriter(Writer):
+    """One log line per write: "step 100  loss 0.1234  grad_norm 1.20"."""
+
+    def write_scalars(self, step: int, scalars: Scalars) -> None:
+        logging.info("step %d  %s", step, "  ".join(f"{name} {number(value):.4g}" for name, value in scalars.items()))
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for name, value in texts.items():
+            logging.info("step %d  %s: %s", step, name, value)
+
+
+class MultiWriter(Writer):
+    """Passes everything on to several writers, in order."""
+
+    def __init__(self, writers: Sequence[Any]):
+        self._writers = tuple(writers)
+
+    def write_scalars(self, step: int, scalars: Scalars) -> None:
+        scalars = jax.device_get(dict(scalars))  # once for all
+        for writer in self._writers:
+            writer.write_scalars(step, scalars)
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        for writer in self._writers:
+            writer.write_images(step, images)
+
+    def write_histograms(
+        self, step: int, arrays: Mapping[str, Any], num_buckets: Mapping[str, int] | None = None
+    ) -> None:
+        for writer in self._writers:
+            writer.write_histograms(step, arrays, num_buckets)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for writer in self._writers:
+            writer.write_texts(step, texts)
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        for writer in self._writers:
+            writer.write_hparams(hparams)
+
+    def flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:  # all are closed, even where one fails
+            for writer in self._writers:
+                stack.callback(writer.close)
+
+
+def open_writers(workdir: str | Path, resumed_from: int | None = None, tensorboard: bool = True) -> MultiWriter:
+    """The log, ``workdir/metrics.jsonl`` and ``workdir/tensorboard``; nothing where this is not the first process.
+
+    A run that resumes from a step drops what was written of later ones.
+    """
+    if jax.process_index() != 0:
+        return MultiWriter(())
+    jsonl = JsonlWriter(Path(workdir) / "metrics.jsonl")
+    if resumed_from is not None:
+        jsonl.truncate_after(resumed_from)
+    purge_step = None if resumed_from is None else resumed_from + 1
+    boards = [TensorBoardWriter(Path(workdir) / "tensorboard", purge_step)] if tensorboard else []
+    return MultiWriter([LogWriter(), jsonl, *boards])
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, those of one step merged, in the order of the file. A torn last line is left out."""
+    merged: dict[int, dict[str, Any]] = {}
+    for line in _whole_lines(Path(path).read_text(encoding="utf-8")):
+        row = json.loads(line)
+        merged.setdefault(row["step"], {}).update(row)
+    return list(merged.values())
+
+
+def number(value: Any) -> int | float:
+    """A Python number of a number or an array of one element, bit for bit."""
+    return np.asarray(value).item()
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    return (line for line in text.splitlines(keepends=True) if line.endswith("\n"))
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A process that was killed may have left half a line; the next write would be glued to it."""
+    if path.exists() and not (text := path.read_text(encoding="utf-8")).endswith("\n"):
+        write_text(path, "".join(_whole_lines(text)))

@@ -1,0 +1,137 @@
+"""A config becomes an experiment, or one clear line that names what is wrong, where, and the choices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskdiff_jax.build import ConfigError, build, make_sample
+from maskdiff_jax.config import default_config
+from maskdiff_jax.main import drop_stale_options
+from maskdiff_jax.types import Batch, Cond
+
+TINY = {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}
+
+
+def tiny(**changes):
+    config = default_config()
+    config.steps, config.batch, config.schedule.warmup = 10, 8, 2
+    config.model = dict(TINY)
+    config.sample.steps = 3
+    with config.ignore_type():
+        for path, value in changes.items():
+            section, keys = config, path.split("__")
+            for key in keys[:-1]:
+                section = section[key]
+            section[keys[-1]] = value
+    return config
+
+
+WRONG = {  # the change, and what the message must say
+    "unknown name": (
+        {"weighting": {"name": "debiased"}},
+        "config.weighting.name: unknown 'debiased' (did you mean 'debias'?); choose from constant",
+    ),
+    "unknown mask": (
+        {"supervision": {"name": "random"}},
+        "config.supervision.name: unknown 'random'; choose from dense, sparse",
+    ),
+    "misspelt option": (
+        {"supervision": {"name": "sparse", "ratoi": 0.5}},
+        "config.supervision.ratoi: 'sparse' has no such option (did you mean 'ratio'?)",
+    ),
+    "missing option": ({"supervision": {"name": "sparse"}}, "config.supervision: 'sparse' needs the option 'ratio'"),
+    "misspelt key": ({"stepz": 3}, "config.stepz: no such key (did you mean 'steps'?)"),
+    "misspelt key in a section": ({"log__evry": 3}, "config.log.evry: no such key (did you mean 'every'?)"),
+    "ratio of one": ({"supervision": {"name": "sparse", "ratio": 1.0}}, "config.supervision: ratio=1.0"),
+    "negative ratio": ({"visibility": {"name": "patch", "ratio": -0.1}}, "config.visibility: ratio=-0.1"),
+    "nothing visible": ({"visibility": {"name": "patch", "ratio": 0.9999999}}, "leaves none of 4 units"),
+    "indivisible image": ({"model": TINY | {"patch": 3}}, "config.model: patch=3 does not divide an image of 8×8"),
+    "wrong type": ({"model": TINY | {"width": "wide"}}, "config.model"),
+    "batch and micro-batches": ({"accumulate": 3}, "config.batch: a global batch of 8 does not divide evenly"),
+    "no steps": ({"steps": 0}, "config.steps: a whole number of at least 1, got 0"),
+    "guidance without a condition": (
+        {"condition__label": False, "sample__guidance": {"name": "classifier_free", "scale": 2.0}},
+        "config.sample: guidance needs a condition",
+    ),
+    "table inputs on a flow": (
+        {"inputs": {"name": "discrete"}},
+        "config.objective: inputs 'discrete' need a process with a table",
+    ),
+    "learning rate": ({"schedule__learning_rate": -1.0}, "config.schedule: learning_rate must be positive"),
+    "warm-up longer than the run": ({"schedule__warmup": 99}, "config.schedule: warmup must be in [0, steps)"),
+    "drop rate": ({"condition__drop_semantics": 1.5}, "drop rates must be"),
+    "space of the held-out loss": ({"evaluate__space": "noise"}, "config.evaluate.space: unknown prediction 'noise'"),
+    "section as a value": ({"weighting": 3}, "config.weighting is a section of keys, not 3"),
+    "data set that is not prepared": (
+        {"data": {"name": "tfds", "dataset": "cifar10", "data_dir": "nowhere"}},
+        "nowhere",
+    ),
+    "no average": ({"ema": ()}, "config.ema: name at least one decay"),
+    "shift": ({"shift": 0.0}, "config.shift: shift scale must be > 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_configs_say_what_is_wrong_and_where_in_one_line(case):
+    changes, text = WRONG[case]
+    with pytest.raises(ValueError) as error:
+        build(tiny(**changes))
+    assert text in str(error.value) and "\n" not in str(error.value)
+    assert isinstance(error.value, ConfigError) or "nowhere" in text
+
+
+COMPOSED = {
+    "sparse + patch + debias": {
+        "supervision": {"name": "sparse", "ratio": 0.5},
+        "visibility": {"name": "patch", "ratio": 0.5},
+        "weighting": {"name": "debias"},
+        "loss__normalise": True,
+    },
+    "ddpm table, eps": {
+        "process": {"name": "ddpm_linear"},
+        "prediction": {"name": "eps"},
+        "inputs": {"name": "discrete"},
+        "times": {"name": "discrete_uniform"},
+        "weighting": {"name": "min_snr"},
+        "model": TINY | {"level_scale": 1.0},
+        "sample__sampler": {"name": "ancestral"},
+        "loss__max_weight": 10.0,
+    },
+    "edm": {
+        "process": {"name": "edm"},
+        "prediction": {"name": "edm"},
+        "inputs": {"name": "edm"},
+        "times": {"name": "edm_lognormal"},
+        "weighting": {"name": "edm"},
+        "sample__sampler": {"name": "heun"},
+        "sample__spacing": {"name": "karras"},
+        "shift": 2.0,
+    },
+    "unconditional, tinted": {"condition__label": False, "data": {"name": "digits", "tint": True}},
+}
+
+
+@pytest.mark.parametrize("case", COMPOSED)
+def test_the_methods_compose_into_a_loss_and_a_sampler(case):
+    experiment = build(tiny(**COMPOSED[case]))
+    params = jax.jit(experiment.model.init)(jax.random.key(0))
+    h, w, c = experiment.dataset.shape
+    label = jnp.arange(8, dtype=jnp.int32)
+    batch = Batch(jnp.zeros((8, h, w, c)), Cond(label=label))
+    loss, _ = jax.jit(experiment.objective.loss)(params, batch, jax.random.key(1))
+    generate = jax.jit(make_sample(experiment, experiment.config.sample))
+    images = generate(params, jax.random.split(jax.random.key(2), 8), Cond(label=label))
+    assert np.isfinite(loss) and loss > 0
+    assert images.shape == (8, h, w, c) and np.abs(images).max() <= 1
+
+
+def test_another_name_drops_the_options_of_the_old_one_and_keeps_the_new():
+    original, config = default_config(), default_config()
+    config.weighting.name, config.weighting.gamma = "p2", 0.5
+    config.supervision.name = "dense"
+    overrides = {"weighting.name": "p2", "weighting.gamma": 0.5, "supervision.name": "dense"}
+    drop_stale_options(config, original, overrides)
+    assert config.weighting.to_dict() == {"name": "p2", "gamma": 0.5}
+    assert config.supervision.to_dict() == {"name": "dense"}
+    assert config.times.to_dict() == original.times.to_dict()
