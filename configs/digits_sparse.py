@@ -8,7 +8,7 @@ from maskdiff_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.steps = 2000
+    config.steps = 1200
     config.batch = 128
     config.model = {"name": "dit", "patch": 2, "width": 96, "depth": 4, "heads": 4}
     config.supervision = {"name": "sparse", "ratio": 0.5}

@@ -130,10 +130,10 @@ def trace(experiment: Experiment) -> None:
 
 def abstract_batch(experiment: Experiment, b: int) -> Batch:
     """Shapes of a training batch of ``b`` images."""
-    dataset = experiment.dataset
+    dataset, labelled = experiment.dataset, experiment.config.condition.label
 
     def batch() -> Batch:
-        label = jnp.zeros(b, jnp.int32) if dataset.classes else None
+        label = jnp.zeros(b, jnp.int32) if dataset.classes and labelled else None
         return Batch(jnp.zeros((b, *dataset.shape)), Cond(label=label))
 
     return jax.eval_shape(batch)

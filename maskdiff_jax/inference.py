@@ -15,20 +15,19 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, flatten, make_sample
-from maskdiff_jax.data import Source, to_float
-from maskdiff_jax.evaluate.files import write_atomically
-from maskdiff_jax.evaluate.grid import save_png, to_uint8
+from maskdiff_jax.data import Source, to_float, to_uint8
+from maskdiff_jax.evaluate.grid import save_png
 from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
-from maskdiff_jax.evaluate.provenance import provenance
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
 from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
+from maskdiff_jax.train.files import read_json, write_atomically
 from maskdiff_jax.train.flops import training_flops
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
+from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state
-from maskdiff_jax.train.workdir import read_json
 from maskdiff_jax.types import Batch, Cond, Params
 
 

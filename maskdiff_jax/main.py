@@ -34,8 +34,8 @@ _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise 
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
 _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
 
-_SAMPLING = (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)
-_ALLOWED = {"train": (), "sample": (*_SAMPLING, _LABELS, _OUT), "evaluate": _SAMPLING}
+_SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)}
+_ALLOWED = {"train": {}, "sample": _SAMPLING | {"labels": _LABELS, "out": _OUT}, "evaluate": _SAMPLING}
 
 
 def main(argv: list[str]) -> None:
@@ -43,9 +43,9 @@ def main(argv: list[str]) -> None:
         fail(f"unexpected argument {argv[1]!r}: options start with --")
     logging.set_verbosity(max(-1, min(logging.get_verbosity(), logging.WARNING)) if _verbose() else logging.WARNING)
     mode = _MODE.value
-    for flag in _ALLOWED["sample"]:
-        if flag.value is not None and flag not in _ALLOWED[mode]:
-            fail(f"--{flag.name} does not go with --mode={mode}")
+    for option, flag in _ALLOWED["sample"].items():
+        if flag.value is not None and option not in _ALLOWED[mode]:
+            fail(f"--{option} does not go with --mode={mode}")
     if _CONFIG.value is None and (mode == "train" or _WORKDIR.value is None):
         fail(
             "name a config: --config=configs/digits_sparse.py" + (" (or a run: --workdir=…)" if mode != "train" else "")
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         for path, value in overrides.items():
             _set(config, path, value)
         drop_stale_options(config, stored, overrides)
-        settings = {flag.name: flag.value for flag in _ALLOWED[mode] if flag.value is not None}
+        settings = {option: flag.value for option, flag in _ALLOWED[mode].items() if flag.value is not None}
         (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
     except (ConfigError, DataError, CheckpointError) as error:
         fail(str(error))
@@ -99,8 +99,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line. A config file may import its base, wherever the command is run from."""
     for argument in argv:
         if argument.lstrip("-").startswith("config="):
-            folder = Path(argument.partition("=")[2].partition(":")[0]).resolve().parent
-            sys.path += [str(folder), str(folder.parent)]
+            path = Path(argument.partition("=")[2].partition(":")[0]).resolve()
+            if not path.is_file():
+                fail(f"--config: no file {path}")
+            sys.path += [str(path.parent), str(path.parent.parent)]
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:

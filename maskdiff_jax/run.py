@@ -16,15 +16,16 @@ from maskdiff_jax import inference, rng
 from maskdiff_jax.build import ConfigError, Experiment, build
 from maskdiff_jax.data import Feed, feed
 from maskdiff_jax.evaluate.grid import image_grid
-from maskdiff_jax.evaluate.provenance import provenance
 from maskdiff_jax.train import loop
 from maskdiff_jax.train.checkpoint import Checkpoints, nbytes, require_space
 from maskdiff_jax.train.ema import get_ema
+from maskdiff_jax.train.files import read_json, write_atomically, write_json
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.progress import Progress
+from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
 from maskdiff_jax.train.step import jit_step, make_step
-from maskdiff_jax.train.workdir import differences, read_json, write_json
+from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
 # What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
@@ -72,7 +73,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         command = shlex.join(["python", "-m", "maskdiff_jax.main", *sys.argv[1:]])
         print(f"\nstopped and saved at step {done} of {config.steps}; to continue:\n  {command}")
         return 130
-    trained = inference.Trained(get_ema(state.opt_state, config.ema[0]), done, run.clock.seconds)
+    trained = inference.Trained(get_ema(state.opt_state, config.ema[0]), done, run.seconds)
     inference.write_report(experiment, trained, workdir)
     return 0
 
@@ -95,6 +96,7 @@ class _Run:
     def __init__(self, experiment: Experiment, workdir: Path, data: Feed, checkpoints: Checkpoints, clock: "_Clock"):
         self.experiment, self.workdir, self.data, self.checkpoints = experiment, workdir, data, checkpoints
         self.config, self.clock, self.meter = experiment.config, clock, loop.Meter()
+        self.seconds = clock.seconds  # as the newest checkpoint has them
         self.flops = inference.flops_per_image(experiment)
         self.measure = inference.heldout_loss(experiment)
         self.generate = inference.generator(experiment, self.config.sample, self.config.sample.num)
@@ -109,7 +111,8 @@ class _Run:
         root, table = _key(config, "train"), self.data.table
         if start == 0:
             self.heldout(0, state)
-            self.writer.write_texts(0, {"parameters": parameter_overview.get_parameter_overview(state.params)})
+            overview = parameter_overview.get_parameter_overview(state.params)
+            write_atomically(self.workdir / "parameters.txt", f"{overview}\n".encode())
         hooks = [
             loop.Hook(1, lambda done, _: self.progress.update(done)),
             loop.Hook(config.log.every, self.log),
@@ -163,8 +166,11 @@ class _Run:
 
     def save(self, done: int, state: TrainState) -> None:
         """A checkpoint of the state, the data position and the clock."""
+        if self.checkpoints.latest_step() == done:
+            return
+        self.seconds = self.clock.seconds
         meta = {
-            "seconds": self.clock.seconds,
+            "seconds": self.seconds,
             "config": self.config.to_dict(),
             "fingerprint": self.experiment.dataset.fingerprint,
             "provenance": provenance(self.config.to_dict()),

@@ -83,7 +83,15 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_what_the_readme_lists(finished):
     there = {path.name for path in finished.iterdir()}
-    assert there == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "samples", "report.json"}
+    assert there == {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "samples",
+        "report.json",
+        "parameters.txt",
+    }
     report = json.loads((finished / "report.json").read_text())
     validate(report)
     assert report["steps"] == 20 and report["images"] == 320 and report["name"] == "digits_sparse"
@@ -116,7 +124,8 @@ def test_sample_needs_the_workdir_alone(finished, capsys, tmp_path):
         assert file["images"].shape == (6, 8, 8, 1) and file["images"].dtype == np.uint8
         np.testing.assert_array_equal(file["labels"], [3, 7, 3, 7, 3, 7])
         images = file["images"]
-    assert Image.open(out).size > (100, 50)
+    with Image.open(out) as picture:
+        assert picture.size > (100, 50)
     again = tmp_path / "again.png"
     assert here(*arguments, f"--out={again}") == 0
     with np.load(again.with_suffix(".npz")) as file:

@@ -6,7 +6,6 @@ from maskdiff_jax.evaluate.frechet import merge as merge
 from maskdiff_jax.evaluate.frechet import statistics as statistics
 from maskdiff_jax.evaluate.grid import image_grid as image_grid
 from maskdiff_jax.evaluate.grid import save_png as save_png
-from maskdiff_jax.evaluate.grid import to_uint8 as to_uint8
 from maskdiff_jax.evaluate.heldout import level_edges as level_edges
 from maskdiff_jax.evaluate.heldout import make_heldout as make_heldout
 from maskdiff_jax.evaluate.judge import JUDGES as JUDGES
@@ -16,7 +15,6 @@ from maskdiff_jax.evaluate.nearest import nearest_distance as nearest_distance
 from maskdiff_jax.evaluate.pixels import pixel_frechet as pixel_frechet
 from maskdiff_jax.evaluate.pixels import pixel_frechet_reference as pixel_frechet_reference
 from maskdiff_jax.evaluate.pixels import pixel_statistics as pixel_statistics
-from maskdiff_jax.evaluate.provenance import provenance as provenance
 from maskdiff_jax.evaluate.quality import quality as quality
 from maskdiff_jax.evaluate.report import format_table as format_table
 from maskdiff_jax.evaluate.report import make_report as make_report

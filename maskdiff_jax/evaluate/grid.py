@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from maskdiff_jax.evaluate.files import write_atomically
+from maskdiff_jax.data.pixels import to_uint8
+from maskdiff_jax.train.files import write_atomically
 
 MARGIN = 8  # pixels of the picture around the grid
 GAP = 4  # between neighbours
@@ -17,19 +18,13 @@ TILE = 64  # small images are enlarged to at least about this side
 _PAPER, _INK = (86, 102, 130), (255, 255, 255)  # slate: unlike the black, grey or white rim of an image
 
 
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Float images in [-1, 1] -> uint8, rounded and clipped; a NaN becomes mid-grey."""
-    levels = np.nan_to_num(np.asarray(images, np.float64), nan=0.0) * 127.5 + 127.5
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
 def image_grid(
     images: np.ndarray,
     columns: int | None = None,
     scale: int | None = None,
     labels: Sequence[object] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Float images [n, h, w, 1 or 3] in [-1, 1] -> one picture, uint8 [H, W, 3].
+    """Float images [n, h, w, 1 or 3] in [-1, 1] -> one picture, uint8 [H, W, 3]; a NaN shows as mid-grey.
 
     Images run row by row, ``columns`` in a row (default: a square), each pixel enlarged to ``scale`` x ``scale``
     (default: until the longer side is about 64) without smoothing. Image (r, c) starts at
@@ -52,7 +47,7 @@ def image_grid(
     lefts = [MARGIN + (i % across) * (width + GAP) for i in range(n)]
     size = (max(tops) + height + strip + MARGIN, max(lefts) + width + MARGIN)
     picture = np.full((*size, 3), _PAPER, np.uint8)
-    for tile, top, left in zip(to_uint8(images), tops, lefts, strict=True):
+    for tile, top, left in zip(to_uint8(np.nan_to_num(images)), tops, lefts, strict=True):
         picture[top : top + height, left : left + width] = tile.repeat(zoom, axis=0).repeat(zoom, axis=1)
     if labels is None:
         return picture

@@ -1,6 +1,5 @@
 """report.json: the final evaluation of a run and its provenance, under a fixed set of keys; and the same as a table."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskdiff_jax.evaluate.files import write_atomically
+from maskdiff_jax.train.files import write_json
 
 NUMBER = (int, float)
 MAYBE = (int, float, NoneType)  # null: not measured, or not finite
@@ -80,7 +79,7 @@ def validate(report: Mapping[str, Any]) -> None:
 def save_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
     """Write a valid report as JSON, atomically. Raises ValueError as `validate` does."""
     validate(report)
-    write_atomically(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    write_json(path, report)
 
 
 def format_table(report: Mapping[str, Any]) -> str:

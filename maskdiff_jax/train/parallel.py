@@ -46,14 +46,3 @@ def check_batch(size: int, devices: int = 1, accumulate: int = 1) -> None:
             f"a global batch of {size} does not divide evenly into {accumulate} micro-batches on {devices} devices: "
             f"use a multiple of {devices * accumulate}"
         )
-
-
-def global_batch(mesh: Mesh, host_batch: Any) -> Any:
-    """This process's part of a batch (a tree of host arrays with a leading batch axis) -> the global, sharded batch.
-
-    Raises ValueError where the local part does not spread evenly over the process's devices.
-    """
-    sharding, devices = batch_sharding(mesh), len(mesh.local_devices)
-    for size in {len(leaf) for leaf in jax.tree.leaves(host_batch)}:
-        check_batch(size, devices)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), host_batch)

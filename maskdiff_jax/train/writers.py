@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from maskdiff_jax.train.workdir import plain, write_text
+from maskdiff_jax.train.files import plain, write_atomically
 
 Scalars = Mapping[str, Any]
 
@@ -60,7 +60,7 @@ class JsonlWriter(Writer):
         self.flush()
         self._file.close()
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(self.path, "".join(line for line in lines if json.loads(line)["step"] <= step))
+        write_atomically(self.path, "".join(line for line in lines if json.loads(line)["step"] <= step).encode())
         self._file = self.path.open("a", encoding="utf-8")
 
     def write_scalars(self, step: int, scalars: Scalars) -> None:
@@ -209,4 +209,4 @@ def _whole_lines(text: str) -> Iterator[str]:
 def _drop_torn_line(path: Path) -> None:
     """A process that was killed may have left half a line; the next write would be glued to it."""
     if path.exists() and not (text := path.read_text(encoding="utf-8")).endswith("\n"):
-        write_text(path, "".join(_whole_lines(text)))
+        write_atomically(path, "".join(_whole_lines(text)).encode())

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.evaluate.provenance import provenance
 from maskdiff_jax.evaluate.report import SCHEMA, format_table, make_report, save_report, validate
+from maskdiff_jax.train.provenance import provenance
 
 # Readers of report.json rely on these. A key may be added here on purpose; none may go.
 KEYS = {
@@ -112,9 +112,3 @@ def test_table_is_aligned_and_narrow(change):
     (steps,) = (line for line in lines if line.startswith(" steps "))
     (loss,) = (line for line in lines if line.startswith(" dense held-out loss "))
     assert steps.index(value) + len(value) == loss.index("  mean over")  # values end in one column
-
-
-def test_provenance_names_the_configuration():
-    one, same, other = provenance({"a": 1, "b": 2}), provenance({"b": 2, "a": 1}), provenance({"a": 1, "b": 3})
-    assert one["config_sha256"] == same["config_sha256"] != other["config_sha256"]
-    assert one["versions"]["jax"] and one["devices"] == 8

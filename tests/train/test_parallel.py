@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType
 
 from maskdiff_jax.train.optim import adam, constant, make_optimizer
-from maskdiff_jax.train.parallel import batch_sharding, check_batch, global_batch, make_mesh, replicated
+from maskdiff_jax.train.parallel import batch_sharding, check_batch, make_mesh, replicated
 from maskdiff_jax.train.state import abstract_state, init_state
 from maskdiff_jax.types import Model
 
@@ -19,16 +19,11 @@ def test_mesh_takes_all_devices_in_order():
     assert make_mesh() == mesh
 
 
-def test_global_batch_gives_each_device_its_contiguous_part():
+def test_a_batch_gives_each_device_its_contiguous_part():
     mesh = make_mesh()
-    host = {"image": np.arange(16 * 3, dtype=np.uint8).reshape(16, 3), "label": np.arange(16, dtype=np.int32)}
-    batch = global_batch(mesh, host)
-    jax.tree.map(np.testing.assert_array_equal, batch, host)
-    assert batch["image"].dtype == np.uint8
-    for array in batch.values():
-        assert array.sharding.is_equivalent_to(batch_sharding(mesh), array.ndim)
+    batch = jax.device_put(np.arange(16, dtype=np.int32), batch_sharding(mesh))
     for i, device in enumerate(mesh.devices):
-        shard = next(s for s in batch["label"].addressable_shards if s.device == device)
+        shard = next(s for s in batch.addressable_shards if s.device == device)
         np.testing.assert_array_equal(shard.data, [2 * i, 2 * i + 1])
 
 
@@ -36,8 +31,6 @@ def test_uneven_batches_are_refused():
     check_batch(32, 8, 4)
     with pytest.raises(ValueError, match=r"batch of 24 .* 2 micro-batches on 8 devices: use a multiple of 16"):
         check_batch(24, 8, 2)
-    with pytest.raises(ValueError, match="multiple of 8"):
-        global_batch(make_mesh(), {"label": np.arange(12)})
     with pytest.raises(ValueError, match="multiple of 8"):
         check_batch(0, 8)
     with pytest.raises(ValueError, match="at least 1, got 0"):

@@ -12,7 +12,7 @@ from maskdiff_jax import rng
 from maskdiff_jax.diffusion.objective import Draws, Objective
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.optim import adamw, cosine, make_optimizer
-from maskdiff_jax.train.parallel import batch_sharding, global_batch, make_mesh
+from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.state import abstract_state, init_state
 from maskdiff_jax.train.step import jit_step, make_step
 from maskdiff_jax.types import Batch, Cond, Model
@@ -57,14 +57,18 @@ def raw_batch(step=0, b=BATCH):
     return {"image": image, "label": random.integers(0, 3, b).astype(np.int32)}
 
 
+def spread(mesh, raw):
+    return jax.device_put(raw, batch_sharding(mesh))
+
+
 def train(mesh, accumulate=1, steps=3):
     """The compiled step, the state after ``steps`` steps and the metrics of each."""
     state = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh)
     step = jit_step(make_step(OBJECTIVE, OPTIMIZER, ingest, accumulate), state)
-    step = step.lower(state, global_batch(mesh, raw_batch()), ROOT, TABLES).compile()
+    step = step.lower(state, spread(mesh, raw_batch()), ROOT, TABLES).compile()
     history = []
     for i in range(steps):
-        state, metrics = step(state, global_batch(mesh, raw_batch(i)), ROOT, TABLES)
+        state, metrics = step(state, spread(mesh, raw_batch(i)), ROOT, TABLES)
         history.append(metrics)
     return step, state, history
 
@@ -156,7 +160,7 @@ def test_draws_are_bit_equal_on_eight_devices(mesh):
 def test_every_step_and_every_root_key_draws_anew(mesh, eight):
     noise = [float(metrics["noise"]) for metrics in eight[2]]
     state = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh)
-    _, metrics = eight[0](state, global_batch(mesh, raw_batch()), jax.random.key(12), TABLES)
+    _, metrics = eight[0](state, spread(mesh, raw_batch()), jax.random.key(12), TABLES)
     assert len({*noise, float(metrics["noise"])}) == 4
 
 
@@ -164,7 +168,7 @@ def test_compiles_once_and_keeps_every_array_in_its_place(mesh):
     state = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh)
     step = jit_step(make_step(OBJECTIVE, OPTIMIZER, ingest), state)
     for i in range(3):
-        state, _ = step(state, global_batch(mesh, raw_batch(i)), ROOT, TABLES)
+        state, _ = step(state, spread(mesh, raw_batch(i)), ROOT, TABLES)
         assert step._cache_size() == 1
     placed = jax.tree.map(lambda leaf: leaf.sharding, state)
     assert placed == jax.tree.map(lambda leaf: leaf.sharding, abstract_state(MODEL, OPTIMIZER, mesh))
@@ -172,7 +176,7 @@ def test_compiles_once_and_keeps_every_array_in_its_place(mesh):
 
 def test_donates_the_state(mesh, eight):
     """Parameters, moments and averages are taken, nothing else; a donation that XLA cannot use would warn and raise."""
-    state, raw = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh), global_batch(mesh, raw_batch())
+    state, raw = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh), spread(mesh, raw_batch())
     eight[0](state, raw, ROOT, TABLES)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state.inner_state)))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((raw, ROOT)))
@@ -183,7 +187,7 @@ def test_non_finite_batch_is_skipped(mesh, eight):
     step, _, _ = eight
     state = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh)
     poison = (np.float32(np.nan),)
-    raw = global_batch(mesh, raw_batch())
+    raw = spread(mesh, raw_batch())
     state, _ = step(state, raw, ROOT, TABLES)
     before = jax.device_get(state)
     state, metrics = step(state, raw, ROOT, poison)

@@ -19,7 +19,7 @@ def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance entry of a report about a run of ``config``, a JSON-able mapping."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "revision": revision(),
+        "revision": revision(Path(__file__).parents[2]),
         "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -28,14 +28,13 @@ def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def revision() -> str | None:
-    """The git commit of this source tree, with '-dirty' where it was changed since; None outside a git checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():  # an installed copy must not report the repository that happens to surround it
+def revision(folder: Path) -> str | None:
+    """The git commit of a checkout, with "-dirty" where tracked files differ from it; None outside a checkout."""
+    if not (folder / ".git").exists():  # not git's own search: an installed package may lie inside another repository
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
