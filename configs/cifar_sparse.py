@@ -1,8 +1,14 @@
-"""Sparsely supervised flow matching on CIFAR-10: 90 % of the pixels' elements carry no loss, the input is whole.
+"""Sparsely supervised flow matching on CIFAR-10: 90 % of the image's elements carry no loss, the input is whole.
 
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py --config.data.data_dir=DIR
 
-DIR holds the data set as TFDS prepares it in ArrayRecord form (default: TFDS's own folder, ~/tensorflow_datasets).
+DIR holds the data set as TFDS prepares it, in ArrayRecord form (default: TFDS's own folder, ~/tensorflow_datasets).
+
+Cost: DiT-S/2, 36.3 GFLOP an image, 1.9e18 FLOP in all; meant for one GPU or a TPU host, where we have not run it to its
+end. A CPU is for trying: with ``--config.model.patch=4 --config.model.width=64 --config.model.depth=2
+--config.model.heads=4 --config.steps=200 --config.batch=32`` the test suite sees the dense held-out loss fall below two
+fifths of its start.
+Expected result: class-conditional samples in ``samples/``, and in ``metrics.jsonl`` the dense loss beside `cifar_dense`.
 """
 
 from ml_collections.config_dict import placeholder
@@ -17,7 +23,7 @@ def get_config():
     config.data = {"name": "tfds", "dataset": "cifar10", "data_dir": placeholder(str)}
     config.augment = {"name": "flip"}
     config.model = {"name": "dit", "preset": "S", "patch": 2, "dtype": "bfloat16"}
-    config.supervision = {"name": "sparse", "ratio": 0.9}
+    config.supervision = {"name": "sparse", "ratio": 0.9}  # Zhao et al. 2026 go up to 0.98
     config.schedule = {"name": "constant", "learning_rate": 2e-4, "warmup": 1000}
     config.ema = (0.9999,)
     config.sample.num = 100

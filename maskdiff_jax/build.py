@@ -1,6 +1,7 @@
 """From a config to an experiment: a frozen bundle of pure functions. Every error in a config is raised here."""
 
 import difflib
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from maskdiff_jax.evaluate.judge import JUDGES, Judge
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
+from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
 from maskdiff_jax.train.parallel import check_batch
 from maskdiff_jax.types import Array, Batch, Codec, Cond, Inputs, Key, Model, Params, Prediction, Process, Times
@@ -162,11 +164,10 @@ def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict
     """``table[section.name](*args, **other keys)``. Raises ConfigError with the path, and the choices for a name."""
     options = dict(section)
     name = options.pop("name")
-    if name not in table:
-        raise ConfigError(
-            f"config.{path}.name: unknown {name!r}{_closest(name, table)}; choose from {', '.join(table)}"
-        )
-    factory = table[name]
+    factory = _imported(path, name) if ":" in str(name) else table.get(name)
+    if factory is None:
+        choices = f"choose from {', '.join(table)}, or name your own as 'package.module:function'"
+        raise ConfigError(f"config.{path}.name: unknown {name!r}{_closest(name, table)}; {choices}")
     taken = [p for p in inspect.signature(factory).parameters.values()][len(args) :]
     if not any(p.kind is p.VAR_KEYWORD for p in taken):
         known = [p.name for p in taken]
@@ -178,6 +179,15 @@ def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict
             if p.default is p.empty and p.name not in options:
                 raise ConfigError(f"config.{path}: {name!r} needs the option {p.name!r}")
     return checked(path, factory, *args, **options)
+
+
+def _imported(path: str, name: str) -> Callable[..., Any]:
+    """The function that ``package.module:function`` names, for a part that is not of this project."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"config.{path}.name: cannot import {name!r}: {error}") from error
 
 
 def checked(path: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -228,6 +238,8 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.evaluate.images: at least evaluate.levels={config.evaluate.levels}, got {config.evaluate.images}"
         )
+    if config.profile:
+        checked("profile", profiled_steps, config.profile)
     scale = config.evaluate.judge_guidance
     if not (math.isfinite(scale) and scale >= 0):
         raise ConfigError(f"config.evaluate.judge_guidance: finite and at least 0, got {scale}")

@@ -1,9 +1,9 @@
 """Every key that a config may have, with its default. A config in ``configs/`` states what differs.
 
 A **part** is a section with a ``name``: the name picks a factory from a table, the other keys are its options (the
-factory's docstring lists them). Choosing another name from the command line drops the options of the old one, so
-``--config.weighting.name=debias`` is a whole choice; new options may be given beside it. Other sections have a fixed
-set of keys.
+factory's docstring lists them). A name with a colon, ``package.module:function``, is a factory of your own. Choosing
+another name from the command line drops the options of the old one, so ``--config.weighting.name=debias`` is a whole
+choice; new options may be given beside it. Other sections have a fixed set of keys.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ def default_config() -> ConfigDict:
             "data": {"name": "digits"},  # part: data.DATASETS
             "resident": True,  # keep the training images on the device, for small sets; False streams them
             "augment": {"name": "none"},  # part: data.AUGMENTS
+            "profile": "",  # "10:20" writes a profiler trace of the steps after 10 up to 20 to the workdir
             "codec": {"name": "identity"},  # part: codec.CODECS
             "process": {"name": "linear_flow"},  # part: diffusion.PROCESSES
             "shift": 1.0,  # log SNR is lowered by 2·log(shift): above 1 is noisier, for larger images

@@ -99,14 +99,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line. A config file may import its base, wherever the command is run from."""
     for argument in argv:
         if argument.lstrip("-").startswith("config="):
-            path = Path(argument.partition("=")[2].partition(":")[0]).resolve()
-            if not path.is_file():
-                fail(f"--config: no file {path}")
-            sys.path += [str(path.parent), str(path.parent.parent)]
+            name, colon, extra = argument.partition("=")[2].partition(":")
+            path = find_config(name)
+            argv = [f"--config={path}{colon}{extra}" if a is argument else a for a in argv]
+            sys.path += [str(path.parent), str(path.parent.parent), os.getcwd()]
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         fail(str(error).splitlines()[0] if str(error) else repr(error))
+
+
+def find_config(name: str) -> Path:
+    """A config file by its path, or one of the project's own by its name (``digits_sparse``). Fails without one."""
+    path = Path(name)
+    if path.is_file():
+        return path.resolve()
+    package = Path(__file__).parent
+    shipped = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+    for folder in shipped:
+        if path.suffix == "" and (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    known = sorted(p.stem for folder in shipped[:1] for p in folder.glob("*.py") if p.stem != "__init__")
+    fail(f"--config: no file {name!r}, and no shipped config of that name; there are {', '.join(known)}")
 
 
 def _without_overrides() -> ConfigDict:

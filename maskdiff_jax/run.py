@@ -29,7 +29,7 @@ from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
 # What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
-FREE = ("name", "log", "sample", "evaluate", "resident", "data.data_dir")
+FREE = ("name", "log", "profile", "sample", "evaluate", "resident", "data.data_dir")
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -120,6 +120,8 @@ class _Run:
             loop.Hook(config.log.sample_every, self.samples),
             loop.Hook(config.log.checkpoint_every, self.save),
         ]
+        profiler = loop.Profiler(config.profile, self.workdir / "profile")
+        hooks.insert(0, loop.Hook(1, profiler))
         self.progress = Progress(config.steps, start, config.batch, log=_say)
         with self.clock.running():
             state, done = loop.run(
@@ -132,6 +134,7 @@ class _Run:
                 stopped,
             )
             jax.block_until_ready(state)
+        profiler.close()
         self.save(done, state)
         self.checkpoints.wait()
         self.progress.close()

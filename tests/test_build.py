@@ -34,7 +34,7 @@ WRONG = {  # the change, and what the message must say
     ),
     "unknown mask": (
         {"supervision": {"name": "random"}},
-        "config.supervision.name: unknown 'random'; choose from dense, sparse",
+        "config.supervision.name: unknown 'random'; choose from dense, sparse, or name your own",
     ),
     "misspelt option": (
         {"supervision": {"name": "sparse", "ratoi": 0.5}},
@@ -67,6 +67,15 @@ WRONG = {  # the change, and what the message must say
         {"data": {"name": "tfds", "dataset": "cifar10", "data_dir": "nowhere"}},
         "nowhere",
     ),
+    "own part that is not there": (
+        {"weighting": {"name": "tests.plugins:powr"}},
+        "config.weighting.name: cannot import 'tests.plugins:powr': module 'tests.plugins' has no attribute 'powr'",
+    ),
+    "option of an own part": (
+        {"weighting": {"name": "tests.plugins:power", "exponnt": 2.0}},
+        "has no such option (did you mean 'exponent'?)",
+    ),
+    "profiled steps": ({"profile": "20:10"}, "config.profile: two step numbers"),
     "no average": ({"ema": ()}, "config.ema: name at least one decay"),
     "shift": ({"shift": 0.0}, "config.shift: shift scale must be > 0"),
 }
@@ -107,6 +116,12 @@ COMPOSED = {
         "sample__sampler": {"name": "heun"},
         "sample__spacing": {"name": "karras"},
         "shift": 2.0,
+    },
+    "parts of one's own": {
+        "supervision": {"name": "tests.plugins:left_half"},
+        "weighting": {"name": "tests.plugins:power", "exponent": 0.5},
+        "sample__sampler": {"name": "tests.plugins:half_noisy"},
+        "model": {"name": "tests.plugins:small_dit"},
     },
     "unconditional, tinted": {"condition__label": False, "data": {"name": "digits", "tint": True}},
 }

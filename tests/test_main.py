@@ -188,7 +188,9 @@ def test_killed_runs_continue_bit_identically_and_a_flipped_bit_is_noticed(tmp_p
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     arguments = (*TINY, "--config.steps=60", "--config.augment.name=crop", "--config.augment.pad=1")
     whole = command(*arguments, f"--workdir={straight}")
-    killed = command(*arguments, f"--workdir={broken}", start_new_session=True)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | cache  # the second start of the killed run compiles nothing
+    killed = command(*arguments, f"--workdir={broken}", start_new_session=True, env=environment)
     deadline = time.monotonic() + 240
     while not (broken / "checkpoints" / "20").exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -208,7 +210,7 @@ def test_killed_runs_continue_bit_identically_and_a_flipped_bit_is_noticed(tmp_p
     content[place] ^= 1 << 3
     newest.write_bytes(content)
 
-    again = command(*arguments, f"--workdir={broken}")
+    again = command(*arguments, f"--workdir={broken}", env=environment)
     out, err = again.communicate(timeout=240)
     assert again.returncode == 0, err
     assert f"checkpoint {steps[-1]} is damaged" in out + err and "going on from step" in out

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,43 @@ class Meter:
         """The mean of each metric since the last reading; waits for the device."""
         metrics, self._metrics = jax.device_get(self._metrics), []
         return {name: float(np.mean([m[name] for m in metrics])) for name in (metrics[0] if metrics else {})}
+
+
+class Profiler:
+    """A hook that traces the steps after ``first`` up to ``last`` of "first:last" into ``directory``; "" traces none.
+
+    The trace opens in TensorBoard, XProf or Perfetto. Raises ValueError as `profiled_steps`.
+    """
+
+    def __init__(self, steps: str, directory: Path):
+        self._directory, self._running = directory, False
+        self._first, self._last = profiled_steps(steps) if steps else (-1, -1)
+
+    def __call__(self, done: int, state: TrainState) -> None:
+        if done == self._first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self._directory))
+            self._running = True
+        elif self._running and done >= self._last:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Write what was traced, where a run ends early."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+def profiled_steps(text: str) -> tuple[int, int]:
+    """ "10:20" -> (10, 20). Raises ValueError for anything else."""
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        first, last = 0, 0
+    if not 1 <= first < last:
+        raise ValueError(f"two step numbers as in '10:20', the first at least 1 and the smaller, got {text!r}")
+    return first, last
 
 
 def run(
