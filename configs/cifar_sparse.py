@@ -8,7 +8,8 @@ Cost: DiT-S/2, 36.3 GFLOP an image, 1.9e18 FLOP in all; meant for one GPU or a T
 end. A CPU is for trying: with ``--config.model.patch=4 --config.model.width=64 --config.model.depth=2
 --config.model.heads=4 --config.steps=200 --config.batch=32`` the test suite sees the dense held-out loss fall below two
 fifths of its start.
-Expected result: class-conditional samples in ``samples/``, and in ``metrics.jsonl`` the dense loss beside `cifar_dense`.
+Expected result: class-conditional samples in ``samples/``; in ``metrics.jsonl`` the dense loss, to hold beside the one
+of `cifar_dense`.
 """
 
 from ml_collections.config_dict import placeholder
