@@ -9,6 +9,7 @@ from maskdiff_jax.data.device import feed as feed
 from maskdiff_jax.data.device import ingest as ingest
 from maskdiff_jax.data.device import on_device as on_device
 from maskdiff_jax.data.digits import digits
+from maskdiff_jax.data.folder import folder
 from maskdiff_jax.data.pipeline import Batches as Batches
 from maskdiff_jax.data.pixels import to_float as to_float
 from maskdiff_jax.data.pixels import to_uint8 as to_uint8
@@ -18,5 +19,5 @@ from maskdiff_jax.data.source import Dataset as Dataset
 from maskdiff_jax.data.source import Source as Source
 from maskdiff_jax.data.tfds import tfds
 
-DATASETS = {"digits": digits, "tfds": tfds}
+DATASETS = {"digits": digits, "folder": folder, "tfds": tfds}
 AUGMENTS = {"none": none, "flip": flip, "crop": crop, "standard": standard}

@@ -1,4 +1,4 @@
-"""Any prepared image data set of TensorFlow Datasets, read without TensorFlow."""
+"""Any image data set of TensorFlow Datasets, read (and prepared, where it is absent) without TensorFlow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from maskdiff_jax.data.prepare import data_folder, prepare
 from maskdiff_jax.data.source import DataError, Dataset, digest
 
 
@@ -20,17 +21,19 @@ def tfds(
     image_key: str = "image",
     label_key: str | None = "label",
     size: int | None = None,
+    download: bool = True,
 ) -> Dataset:
     """The data set ``dataset`` ("cifar10", "name/config", "name:1.2.3") as prepared in ``data_dir``.
 
-    It must be stored as ArrayRecord; ``data_dir`` defaults to TFDS's own (~/tensorflow_datasets). Splits may be parts
-    ("train[:90%]"), and must not overlap. ``label_key=None`` ignores labels. ``size`` cuts the central square out of
+    It must be stored as ArrayRecord; ``data_dir`` defaults to TFDS's own (~/tensorflow_datasets). Where the data set is
+    absent it is downloaded and prepared (`prepare`), unless ``download=False`` or there is no folder ``data_dir``: that
+    is more often mistyped. Splits may be parts ("train[:90%]"), and must not overlap. ``label_key=None`` ignores labels. ``size`` cuts the central square out of
     every image and resizes it to [size, size] (bicubic, antialiased); without it all images must have one size.
     Raises DataError, naming what was looked for and what is there.
     """
     if size is not None and size < 1:
         raise DataError(f"size={size}: must be at least 1")
-    builder = _builder(dataset, data_dir)
+    builder = _builder(dataset, data_dir, download)
     info, features = builder.info, builder.info.features
     wanted = {"image_key": image_key} | ({} if label_key is None else {"label_key": label_key})
     for option, key in wanted.items():
@@ -94,23 +97,39 @@ class _CentralSquare:
         return np.asarray(planes).reshape(self.size, self.size, channels)
 
 
-def _builder(dataset: str, data_dir: str | PathLike | None) -> Any:
+def _builder(dataset: str, data_dir: str | PathLike | None, download: bool) -> Any:
     """The reader of a prepared data set, from its files alone: the code that prepared it is not imported."""
-    from tensorflow_datasets.core import constants, read_only_builder, registered  # only for those who use it
+    from tensorflow_datasets.core import read_only_builder, registered  # only for those who use it
 
-    folder = epath.Path(data_dir or constants.DATA_DIR).expanduser()  # also gs://
+    folder = data_folder(data_dir)
     try:
         return read_only_builder.builder_from_files(dataset, data_dir=str(folder))
     except registered.DatasetNotFoundError as error:
-        name, _, version = dataset.partition(":")
-        infos = (path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json"))
-        there = sorted(str(path.parent.relative_to(folder)) for path in infos)
-        raise DataError(
-            f"dataset={dataset!r}: {folder / name / (version or '*')}/ not found in data_dir={str(folder)!r}; "
-            f"prepared sets there: {', '.join(there) or 'none'}"
-        ) from error
+        missing = _missing(dataset, folder)
+        if not download:
+            raise DataError(missing) from error
+        if data_dir and not folder.is_dir():
+            raise DataError(f"{missing}; there is no folder {str(folder)!r}: make it to prepare the set there") from error
     except ValueError as error:
         raise DataError(f"dataset={dataset!r}: not of the form name[/config][:version]") from error
+    try:
+        return read_only_builder.builder_from_directory(prepare(dataset, folder))
+    except DataError as error:
+        raise DataError(f"{missing}; {error}") from error
+
+
+def _missing(dataset: str, folder: epath.Path) -> str:
+    name, _, version = dataset.partition(":")
+    infos = (path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json"))
+    there = sorted(str(path.parent.relative_to(folder)) for path in infos if not _unfinished(path.parent))
+    return (
+        f"dataset={dataset!r}: {folder / name / (version or '*')}/ not found in data_dir={str(folder)!r}; "
+        f"prepared sets there: {', '.join(there) or 'none'}"
+    )
+
+
+def _unfinished(folder: epath.Path) -> bool:
+    return folder.name.startswith("incomplete.")  # as TFDS names what it writes until it is complete
 
 
 def _parts(info: Any, option: str, split: str) -> list[tuple[str, int, int]]:

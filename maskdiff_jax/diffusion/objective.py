@@ -18,6 +18,7 @@ from maskdiff_jax.diffusion import times as time_sampling
 from maskdiff_jax.diffusion.inputs import default, feed
 from maskdiff_jax.diffusion.prediction import like, target
 from maskdiff_jax.diffusion.process import coeffs
+from maskdiff_jax.diffusion.vlb import vlb_term
 from maskdiff_jax.diffusion.weighting import in_space
 from maskdiff_jax.types import (
     Array,
@@ -72,6 +73,7 @@ def make_objective(
     drop_semantics: float = 0.0,
     drop_everything: float = 0.0,
     weight_by_inclusion: bool = False,
+    vlb_weight: float = 0.0,
 ) -> Objective:
     """Compose a training objective.
 
@@ -82,13 +84,27 @@ def make_objective(
     passes: forward passes of one step with their weights and what each of them sees; None is every token.
     weight_by_inclusion: weight each visible token by 1/(its inclusion probability), so that the expectation over masks
         is the mean over all tokens also under non-uniform masks. MaskDM takes the plain mean (False).
-    Raises ValueError where a visibility hides tokens of a network that has none, or no pass is given.
+    vlb_weight: adds vlb_weight · time weight · `vlb.vlb_term`, averaged over the elements that the network answers for.
+        It trains the variance alone, without λ(t) and without the supervision mask, which both belong to the squared
+        error. The term is in nats per element summed over the T steps; 0.001 is iDDPM's (Nichol & Dhariwal 2021,
+        L_hybrid), whose code counts bits: 0.001/ln 2 is the same there. 0 leaves it out.
+    Raises ValueError where a visibility hides tokens of a network that has none, no pass is given, or vlb_weight is
+    negative or asked of a process without a table; when traced, where it is asked of a network without a variance.
     """
     inputs, codec = inputs or default(), codec or identity()
     if not passes:
         raise ValueError("an objective needs at least one pass")
     if model.tokens is None and any(visibility is not None and visibility.hides for _, visibility in passes):
         raise ValueError("a network without tokens (a U-Net) cannot hide tokens: use visibility 'all'")
+    if not (math.isfinite(vlb_weight) and vlb_weight >= 0):
+        raise ValueError(f"vlb_weight must be finite and at least 0, got {vlb_weight}")
+    if vlb_weight and process.steps is None:
+        raise ValueError(f"vlb_weight={vlb_weight} needs a process with a table of steps: ddpm_linear or ddpm_cosine")
+
+    def units(image: Array, ids: Array | None = None) -> Array:
+        """An image as the network answers for it: whole, or cut into tokens of which ``ids`` are kept."""
+        cut = image if model.tokens is None else tokens.patchify(image, model.tokens.patch)
+        return cut if ids is None else tokens.gather(cut, ids)
 
     def draw(batch: Batch, key: Key) -> Draws:
         b = batch.image.shape[0]
@@ -106,25 +122,33 @@ def make_objective(
         x_t = like(c.alpha, x) * x + like(c.sigma, x) * eps
         image, level = feed(inputs, process, c, x_t, draws.t)
         goal = target(prediction, c, x, eps)
-        answer = goal if model.tokens is None else tokens.patchify(goal, model.tokens.patch)
+        scale = in_space(weighting, prediction, c)
 
-        def one_pass(index: int, visibility: Visibility | None) -> tuple[Array, Array]:
+        def one_pass(index: int, visibility: Visibility | None) -> tuple[Array, dict[str, Array]]:
             keys = rng.key_for(draws.keys, f"pass {index}")
             visible = _visible_ids(visibility, rng.key_for(keys, "visibility"), model)
             out = model.apply(params, image, level, draws.cond, visible=visible, train=train, key=key)
-            wanted = answer if out.ids is None else tokens.gather(answer, out.ids)
-            error = jnp.square(out.prediction.astype(jnp.float32) - wanted)
-            mse = jnp.mean(error, axis=range(1, error.ndim))
+            error = out.prediction.astype(jnp.float32) - units(goal, out.ids)
+            square = jnp.square(error)
+            elements = range(1, error.ndim)
+            measured = {"mse": jnp.mean(square, axis=elements)}
+            share: Array | float = 1.0
             if weight_by_inclusion and visible is not None and visibility is not None:
-                error = error * like(_token_weights(visibility, out.ids, model), error)
+                share = like(_token_weights(visibility, out.ids, model), error)
             mask = supervision.sample(rng.key_for(keys, "supervision"), error.shape[1:])
-            kept = jnp.sum(jnp.where(mask, error, 0), axis=range(1, error.ndim))
-            return supervision.normalise(mask, error.shape[1:]) * kept, mse
+            kept = jnp.sum(jnp.where(mask, share * square, 0), axis=elements)
+            loss = scale * supervision.normalise(mask, error.shape[1:]) * kept
+            if vlb_weight:
+                if out.variance is None:
+                    raise ValueError(f"vlb_weight={vlb_weight} needs a network with a variance: learned_variance=True")
+                nats = vlb_term(process, prediction, draws.t, units(x, out.ids), error, out.variance)
+                nats = jnp.mean(share * nats, axis=elements)
+                loss, measured = loss + vlb_weight * nats, {**measured, "vlb": nats}
+            return loss, measured
 
         results = [(w, *one_pass(i, visibility)) for i, (w, visibility) in enumerate(passes)]
-        weight = draws.weight * in_space(weighting, prediction, c)
-        loss = weight * jnp.sum(jnp.stack([w * masked for w, masked, _ in results]), axis=0)
-        return loss, {"mse": jnp.mean(jnp.stack([mse for *_, mse in results]), axis=0)}
+        loss = draws.weight * jnp.sum(jnp.stack([w * value for w, value, _ in results]), axis=0)
+        return loss, jax.tree.map(lambda *values: jnp.mean(jnp.stack(values), axis=0), *[m for *_, m in results])
 
     def loss(params: Params, batch: Batch, key: Key) -> tuple[Array, dict[str, Array]]:
         values, metrics = per_image(params, batch, draw(batch, key), key=rng.key_for(key, "network"))

@@ -2,30 +2,27 @@
 
 import jax.numpy as jnp
 
-from maskdiff_jax.diffusion.process import coeffs, log_snr
+from maskdiff_jax.diffusion.posterior import check_variance, log_variance, posterior
 from maskdiff_jax.rng import normal
 from maskdiff_jax.types import Process, Sampler
-
-VARIANCES = ("small", "large")
 
 
 def ancestral(process: Process, variance: str = "small") -> Sampler:
     """Order 1 in the output's variance. Draws from q(x_s | x_t, x̂), the forward posterior at the denoiser's estimate.
 
-    With r = SNR(t)/SNR(s) and so sigma²_{t|s} = sigma_t²(1 - r), its mean is alpha_s(1 - r) x̂ + √r sigma_s/sigma_t x_t.
-    Its variance is the posterior's own, sigma_s²(1 - r), where ``variance`` is 'small' (exact for a point mass), and
-    sigma²_{t|s} where it is 'large' (exact for standard normal data under VP). Raises ValueError for another name.
+    Its variance is the posterior's own where ``variance`` is 'small' (exact for a point mass), that of the forward step
+    from s to t where it is 'large' (exact for standard normal data under VP), and between the two, in logarithms, at
+    `Denoised.variance` where it is 'learned' (Nichol & Dhariwal 2021, eq. 15; the bounds are those of the step taken,
+    so a model may be sampled with fewer steps than its table has).
+    Raises ValueError for another name and for 'learned' on a process without a table; and, when a step is traced, for
+    'learned' with a denoiser that has no variance.
     """
-    if variance not in VARIANCES:
-        raise ValueError(f"ancestral: variance={variance!r}: choose from {', '.join(VARIANCES)}")
+    check_variance("ancestral", process, variance)
 
     def step(denoiser, state, x, t, s, cond, keys):
-        now, then = coeffs(process, t), coeffs(process, s)
-        gain = log_snr(now) - log_snr(then)
-        left = -jnp.expm1(gain)  # 1 - r
-        x_hat = denoiser(x, t, cond).x
-        mean = then.alpha * left * x_hat + jnp.exp(gain / 2) * then.sigma / now.sigma * x
-        sigma = then.sigma if variance == "small" else now.sigma
-        return mean + sigma * jnp.sqrt(left) * normal(keys, x.shape[1:]), state
+        q = posterior(process, t, s)
+        estimate = denoiser(x, t, cond)
+        std = jnp.exp(log_variance(q, variance, estimate.variance) / 2)
+        return q.from_x * estimate.x + q.from_x_t * x + std * normal(keys, x.shape[1:]), state
 
     return Sampler(init=lambda x: (), step=step)

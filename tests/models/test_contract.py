@@ -1,7 +1,7 @@
 """The contract of every member of MODELS, on parameters perturbed by N(0, 0.05).
 
 A new member is enrolled by its line in the table; `OPTIONS` makes it small. Members without an entry run on their
-defaults. Tests of tokens run where ``Model.tokens`` exists.
+defaults. Tests of tokens run on every member that is not declared to be without, the rest on all.
 """
 
 from functools import cache
@@ -20,8 +20,12 @@ from tests.models.perturb import perturbed, random_params
 SHAPE = (8, 12, 3)  # not square: rows and columns must not be swapped
 CLASSES = 3
 BATCH = 2
-OPTIONS: dict[str, dict[str, Any]] = {"dit": {"width": 32, "depth": 2, "heads": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dit": {"width": 32, "depth": 2, "heads": 2},
+    "unet": {"base": 8, "multipliers": (1, 2), "attention": (4,), "head_channels": 8, "groups": 2},
+}
 FRESH_OUTPUT_NOT_ZERO: set[str] = set()
+WITHOUT_TOKENS = {"unet"}
 
 
 class Case(NamedTuple):
@@ -46,9 +50,9 @@ def case(name: str) -> Case:
     return Case(model, fresh, perturbed(fresh), jitted(model))
 
 
-TOKEN_MODELS = [name for name in MODELS if build(name).tokens is not None]
 every_model = pytest.mark.parametrize("name", MODELS)
-every_token_model = pytest.mark.parametrize("name", TOKEN_MODELS)
+every_token_model = pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_TOKENS])
+every_other_model = pytest.mark.parametrize("name", [name for name in MODELS if name in WITHOUT_TOKENS])
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +185,18 @@ def test_new_values_do_not_compile_again(name, batch):
         params = jax.tree.map(lambda x: x + 0.01 * i, case(name).params)  # noqa: B023
         apply(params, batch.image + i, LEVEL + i, Cond(label=jnp.full(BATCH, -1 + i)))
     assert len(traces) == 1
+
+
+@every_model
+def test_networks_without_tokens_are_declared(name):
+    """What is skipped for want of tokens is skipped by name."""
+    assert (case(name).model.tokens is None) == (name in WITHOUT_TOKENS)
+
+
+@every_other_model
+def test_ids_are_an_error_without_tokens(name, batch):
+    with pytest.raises(ValueError, match="no tokens"):
+        answer(name, batch, jnp.zeros((BATCH, 1), jnp.int32))
 
 
 @every_token_model
