@@ -29,6 +29,7 @@ from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
 from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
 from maskdiff_jax.train.parallel import check_batch
+from maskdiff_jax.train.writers import BOARDS
 from maskdiff_jax.types import Array, Batch, Codec, Cond, Inputs, Key, Model, Params, Prediction, Process, Times
 
 
@@ -238,6 +239,9 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.evaluate.images: at least evaluate.levels={config.evaluate.levels}, got {config.evaluate.images}"
         )
+    if config.log.board not in BOARDS:
+        raise ConfigError(f"config.log.board: unknown {config.log.board!r}; choose from {', '.join(BOARDS)}")
+    checked("log.board", BOARDS[config.log.board])
     if config.profile:
         checked("profile", profiled_steps, config.profile)
     scale = config.evaluate.judge_guidance

@@ -71,6 +71,7 @@ def default_config() -> ConfigDict:
                 "heldout_every": 500,  # steps between dense held-out losses
                 "sample_every": 1000,  # steps between sample grids; 0 for none
                 "checkpoint_every": 500,  # steps between checkpoints
+                "board": "tensorboardx",  # who writes tensorboard/: train.writers.BOARDS; "clu" needs TensorFlow
                 "keep_latest": 2,  # newest checkpoints kept
                 "keep_every": placeholder(int),  # keep every checkpoint at a multiple of this step, too
             },

@@ -82,7 +82,11 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
     """Raise ConfigError where ``workdir`` holds another run, naming the keys that differ, or files of no known run."""
     stored = workdir / "config.json"
     if stored.exists():
-        if changed := differences(read_json(stored), config.to_dict(), FREE):
+        try:
+            changed = differences(read_json(stored), config.to_dict(), FREE)
+        except ValueError as error:
+            raise ConfigError(f"{error}: choose another --workdir") from error
+        if changed:
             raise ConfigError(
                 f"{workdir} holds a run of another config: {'; '.join(changed)}. Choose another --workdir"
             )
@@ -104,7 +108,7 @@ class _Run:
     def to_the_end(self, state: TrainState, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
         """Train until the last step or an interruption, and save; the state and the steps done."""
         config, start = self.config, int(state.step)
-        self.writer = open_writers(self.workdir, resumed_from=start)
+        self.writer = open_writers(self.workdir, resumed_from=start, board=config.log.board)
         step = jit_step(
             make_step(self.experiment.objective, self.experiment.optimizer, self.data.ingest, config.accumulate), state
         )

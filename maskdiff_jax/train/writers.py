@@ -7,7 +7,7 @@ writers can stand in a `MultiWriter`. Scalars are numbers or arrays of one eleme
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,19 +173,35 @@ class MultiWriter(Writer):
                 stack.callback(writer.close)
 
 
-def open_writers(workdir: str | Path, resumed_from: int | None = None, tensorboard: bool = True) -> MultiWriter:
+def clu_writer() -> Callable[..., Any]:
+    """`clu.metric_writers.SummaryWriter`, TensorFlow's own; it has no purge, later events hide earlier ones.
+
+    Raises ValueError, in one line, where TensorFlow is not installed.
+    """
+    try:
+        from clu import metric_writers
+    except ImportError as error:
+        raise ValueError("clu's writers need TensorFlow: pip install tensorflow, or choose tensorboardx") from error
+    return lambda directory, purge_step=None: metric_writers.SummaryWriter(str(directory))
+
+
+# Who writes tensorboard/: the name -> a function that finds the writer's factory (directory, purge_step).
+BOARDS: dict[str, Callable[[], Callable[..., Any]]] = {"tensorboardx": lambda: TensorBoardWriter, "clu": clu_writer}
+
+
+def open_writers(workdir: str | Path, resumed_from: int | None = None, board: str = "tensorboardx") -> MultiWriter:
     """The log, ``workdir/metrics.jsonl`` and ``workdir/tensorboard``; nothing where this is not the first process.
 
-    A run that resumes from a step drops what was written of later ones.
+    ``board`` is a name of `BOARDS`. A run that resumes from a step drops what was written of later ones.
     """
     if jax.process_index() != 0:
         return MultiWriter(())
+    open_board = BOARDS[board]()
     jsonl = JsonlWriter(Path(workdir) / "metrics.jsonl")
     if resumed_from is not None:
         jsonl.truncate_after(resumed_from)
     purge_step = None if resumed_from is None else resumed_from + 1
-    boards = [TensorBoardWriter(Path(workdir) / "tensorboard", purge_step)] if tensorboard else []
-    return MultiWriter([LogWriter(), jsonl, *boards])
+    return MultiWriter([LogWriter(), jsonl, open_board(Path(workdir) / "tensorboard", purge_step)])
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:

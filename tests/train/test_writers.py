@@ -2,6 +2,9 @@
 
 import json
 import struct
+import sys
+import types
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -148,3 +151,43 @@ def test_open_writers_resumes(tmp_path):
     assert [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 23, 24]
     starts = [event.step for event in read_events(tmp_path / "tensorboard") if event.HasField("session_log")]
     assert starts == [3]
+
+
+def test_clu_writers_stand_behind_the_same_protocol(tmp_path, monkeypatch):
+    """Every call of ours is one that clu's writer takes; without TensorFlow one line says what to do."""
+    import clu
+
+    with pytest.raises(ValueError, match="need TensorFlow"):
+        monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
+        monkeypatch.delattr(clu, "metric_writers", raising=False)
+        open_writers(tmp_path / "without", board="clu")
+
+    class SummaryWriter:  # the signatures of clu 0.0.12
+        calls: ClassVar[list] = []
+
+        def __init__(self, logdir):
+            self.calls.append(("open", logdir))
+
+        def write_scalars(self, step, scalars):
+            self.calls.append(("scalars", step, dict(scalars)))
+
+        def write_images(self, step, images):
+            self.calls.append(("images", step, sorted(images)))
+
+        def flush(self):
+            self.calls.append(("flush",))
+
+        def close(self):
+            self.calls.append(("close",))
+
+    stand_in = types.ModuleType("clu.metric_writers")
+    stand_in.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "clu.metric_writers", stand_in)
+    monkeypatch.setattr(clu, "metric_writers", stand_in, raising=False)
+    writers = open_writers(tmp_path / "with", board="clu")
+    writers.write_scalars(3, {"loss": 0.5})
+    writers.write_images(3, {"samples": np.zeros((1, 2, 2, 3), np.uint8)})
+    writers.close()
+    opened, *rest = SummaryWriter.calls
+    assert opened == ("open", str(tmp_path / "with" / "tensorboard"))
+    assert rest == [("scalars", 3, {"loss": 0.5}), ("images", 3, ["samples"]), ("close",)]

@@ -1,0 +1,221 @@
+"""What a run will cost, before it starts and without reading an image: parameters, FLOPs, tokens, bytes per device.
+
+    python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8] [--memory=80]
+
+A data set that is not there yet can be described: ``--config.data.name=maskdiff_jax.plan:shape_only
+--config.data.height=32 --config.data.width=32 --config.data.channels=4 --config.data.classes=1000``.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, checked, make_sample, part
+from maskdiff_jax.data import DataError, Dataset, ingest
+from maskdiff_jax.inference import flops_per_image
+from maskdiff_jax.masks import VISIBILITIES
+from maskdiff_jax.train.ema import get_ema
+from maskdiff_jax.train.flops import count_flops
+from maskdiff_jax.train.parallel import batch_sharding, check_batch, make_mesh, replicated
+from maskdiff_jax.train.state import abstract_state
+from maskdiff_jax.train.step import jit_step, make_step
+
+GIB = 2**30
+
+# On a CPU machine code is what compiling takes long for. It decides speed; the buffers are settled before.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def plan(config: ConfigDict, *, devices: int | None = None, memory: float | None = None) -> dict[str, Any]:
+    """Print the plan of a run of ``config`` and return it, as `estimate` does.
+
+    ``devices``: how many share a batch (default: those that are here); where there are fewer, the step is compiled for
+    as many virtual CPU devices. ``memory``: GiB of each device, by default what the device itself reports.
+    Raises ConfigError, in one line, for a config that cannot be built, and after the table for one that cannot fit.
+    """
+    if memory is not None and not memory > 0:
+        raise ConfigError(f"--memory={memory}: the GiB of a device, more than 0")
+    chosen = choose_devices(devices)
+    experiment = build(config)
+    found = estimate(experiment, chosen, None if memory is None else round(memory * GIB))
+    print(format_plan(experiment, found))
+    over = (found["memory"] or np.inf) - found["bytes_per_device"]["total"]
+    if over < 0:
+        raise ConfigError(
+            f"does not fit: a device has {_bytes(found['memory'])} and needs "
+            f"{_bytes(found['bytes_per_device']['total'])}, {_bytes(-over)} too much"
+        )
+    return found
+
+
+def choose_devices(count: int | None) -> list[Any]:
+    """``count`` of the devices that are here, or as many virtual CPU devices; all that are here by default."""
+    if count is None:
+        return jax.devices()
+    with suppress(RuntimeError):  # once jax has started, the number stands
+        jax.config.update("jax_num_cpu_devices", count)
+    here = jax.devices() if jax.device_count() >= count else jax.devices("cpu")
+    if len(here) < count:
+        raise ConfigError(f"--devices={count}: jax has started with {len(here)}")
+    return here[:count]
+
+
+def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None = None) -> dict[str, Any]:
+    """The plan of an experiment on ``devices``, as plain numbers; compiles the training step, computes nothing.
+
+    ``flops`` are analytic (matrix products and convolutions; training is 3 × forward). ``bytes_per_device`` count one
+    training step: ``state`` (= parameters + optimizer + averages) by shapes and shardings, ``data`` the images that
+    stay on the device, ``batch`` what each step is sent, ``temporary`` what the compiler of the devices' backend sets
+    aside, activations and gradients above all. ``compiler`` holds that compiler's own figures for comparison.
+    ``memory`` is what a device has, where that is known. Raises ConfigError for a batch that does not divide.
+    """
+    config, mesh = experiment.config, make_mesh(devices)
+    checked("batch", check_batch, config.batch, mesh.size, config.accumulate)
+    state = abstract_state(experiment.model, experiment.optimizer, mesh)
+    raw, table = _arrays(experiment, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    step = make_step(experiment.objective, experiment.optimizer, partial(ingest, experiment.augment), config.accumulate)
+    backend = devices[0].platform
+    lowered = jit_step(step, state).lower(state, raw, key, table)
+    found: Any = lowered.compile(_QUICK if backend == "cpu" else None).memory_analysis()
+
+    averages = [get_ema(state.opt_state, decay) for decay in config.ema]
+    sizes = {"state": nbytes(state), "parameters": nbytes(state.params), "averages": nbytes(averages)}
+    sizes["optimizer"] = sizes["state"] - sizes["parameters"] - sizes["averages"]
+    sizes |= {"data": nbytes(table), "batch": nbytes(raw), "temporary": found.temp_size_in_bytes}
+    sizes["total"] = sum(sizes[name] for name in ("state", "data", "batch", "temporary"))
+    one = flops_per_image(experiment)
+    return {
+        "devices": {"count": mesh.size, "kind": devices[0].device_kind},
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "tokens": _tokens(experiment),
+        "flops": {
+            "training_image": one,
+            "training_step": one * config.batch,
+            "training_run": one * config.batch * config.steps,
+            "sampling_image": _sampling_flops(experiment),
+        },
+        "bytes_per_device": sizes,
+        "compiler": {
+            "backend": backend,
+            "jax": jax.__version__,
+            "arguments": found.argument_size_in_bytes,
+            "temporary": found.temp_size_in_bytes,
+        },
+        "memory": memory or (devices[0].memory_stats() or {}).get("bytes_limit"),
+    }
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes on each device of a tree of shapes with shardings."""
+    leaves = jax.tree.leaves(tree)
+    return sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def format_plan(experiment: Experiment, found: dict[str, Any]) -> str:
+    """The table that `plan` prints."""
+    config, flops, size = experiment.config, found["flops"], found["bytes_per_device"]
+    tokens, memory, compiler = found["tokens"], found["memory"], found["compiler"]
+    rows = [
+        ("parameters", f"{found['parameters'] / 1e6:.2f} M"),
+        ("tokens", f"{tokens['visible']} of {tokens['total']} of an image visible" if tokens else "none"),
+        (
+            "training",
+            f"{_number(flops['training_image'])}FLOPs an image, {_number(flops['training_step'])} a step, "
+            f"{_number(flops['training_run'])} the run of {config.steps:,} steps",
+        ),
+        (
+            "sampling",
+            f"{_number(flops['sampling_image'])}FLOPs an image: {config.sample.sampler.name}, "
+            f"{config.sample.steps} steps, guidance {config.sample.guidance.scale:g}",
+        ),
+        (
+            "state",
+            f"{_bytes(size['state'])}: parameters {_bytes(size['parameters'])}, optimizer {_bytes(size['optimizer'])}, "
+            f"averages {_bytes(size['averages'])}",
+        ),
+        ("data", f"{_bytes(size['data'])}: {'resident' if config.resident else 'streamed'}"),
+        ("batch", f"{_bytes(size['batch'])}: {config.batch // found['devices']['count']} images"),
+        (
+            "temporary",
+            f"{_bytes(size['temporary'])}: activations and gradients, by the {compiler['backend']} compiler of jax "
+            f"{compiler['jax']}; another backend's differ",
+        ),
+        ("total", f"{_bytes(size['total'])} of {_bytes(memory) if memory else 'an unknown memory (--memory=GiB)'}"),
+    ]
+    devices = found["devices"]
+    lines = [f"  {name:<11}{text}" for name, text in rows]
+    lines.insert(4, f"each of {devices['count']} x {devices['kind']}, during a training step")
+    return "\n".join([f"plan of {config.name or 'run'}, batch {config.batch}, {experiment.dataset.name}", *lines])
+
+
+def shape_only(height: int, width: int, channels: int, classes: int = 0, images: int = 1) -> Dataset:
+    """A data set of that many images [height, width, channels] in ``classes`` classes that can be planned for only."""
+    source = _Absent(images)
+    return Dataset(f"{height}x{width}x{channels}", (height, width, channels), classes, source, source)
+
+
+@dataclass(frozen=True)
+class _Absent:
+    images: int
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return self.images
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        raise DataError("shape_only is a description, without images: name a data set to train on")
+
+
+def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
+    """Shapes of what the data pipeline sends with each step, and of the table that stays on the device or None."""
+    dataset, config = experiment.dataset, experiment.config
+
+    def records(n: int, sharding: Any) -> dict[str, Any]:
+        image = {"image": jax.ShapeDtypeStruct((n, *dataset.shape), np.uint8, sharding=sharding)}
+        label = {"label": jax.ShapeDtypeStruct((n,), np.int32, sharding=sharding)}
+        return image | label if dataset.classes else image
+
+    cut = batch_sharding(mesh)
+    numbers = np.arange(config.batch)
+    small = {"index": numbers.astype(np.int32), "controls": experiment.augment.controls(config.seed, numbers)}
+    raw = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), small)
+    if config.resident:
+        return raw, records(len(dataset.train), replicated(mesh))
+    return raw | records(config.batch, cut), None
+
+
+def _tokens(experiment: Experiment) -> dict[str, int] | None:
+    tokens = experiment.model.tokens
+    if tokens is None:
+        return None
+    visibility = part("visibility", VISIBILITIES, experiment.config.visibility)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    visible = jax.eval_shape(lambda k: visibility.sample(k, tokens.grid), keys)
+    return {"total": int(np.prod(tokens.grid)), "visible": visible.shape[1]}
+
+
+def _sampling_flops(experiment: Experiment) -> int:
+    """FLOPs of drawing one image as ``config.sample`` says."""
+    generate = make_sample(experiment, experiment.config.sample)
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return count_flops(generate, params, keys, abstract_batch(experiment, 1).cond)
+
+
+def _bytes(count: float) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.2f} MiB"
+
+
+def _number(count: float) -> str:
+    """Three digits and an SI prefix: 1.23 T."""
+    power = min(int(np.log10(count)) // 3, 7) if count >= 1 else 0
+    return f"{count / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')[power]}"
