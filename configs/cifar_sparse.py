@@ -2,7 +2,8 @@
 
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py --config.data.data_dir=DIR
 
-DIR holds the data set as TFDS prepares it, in ArrayRecord form (default: TFDS's own folder, ~/tensorflow_datasets).
+DIR holds the data set in TFDS's form; without it the set is downloaded and prepared on first use in TFDS's own folder,
+~/tensorflow_datasets.
 
 Cost: DiT-S/2, 36.3 GFLOP an image, 1.9e18 FLOP in all; meant for one GPU or a TPU host, where we have not run it to its
 end. A CPU is for trying: with ``--config.model.patch=4 --config.model.width=64 --config.model.depth=2

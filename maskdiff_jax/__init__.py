@@ -13,6 +13,7 @@ from maskdiff_jax import rng as rng
 from maskdiff_jax import samplers as samplers
 from maskdiff_jax import tokens as tokens
 from maskdiff_jax import types as types
+from maskdiff_jax.diffusion import editing as editing
 from maskdiff_jax.diffusion import guidance as guidance
 from maskdiff_jax.diffusion import inputs as inputs
 from maskdiff_jax.diffusion import prediction as prediction

@@ -23,6 +23,7 @@ from maskdiff_jax.diffusion.process import PROCESSES, shift
 from maskdiff_jax.diffusion.times import TIMES
 from maskdiff_jax.diffusion.weighting import WEIGHTINGS, clipped, constant, normalised
 from maskdiff_jax.evaluate.judge import JUDGES, Judge
+from maskdiff_jax.evaluate.likelihood import BitsPerDim, make_bits_per_dim
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
@@ -53,6 +54,7 @@ class Experiment(NamedTuple):
     heldout_times: Times
     optimizer: Optimizer
     judge: Judge | None
+    bits_per_dim: BitsPerDim | None  # the variational bound of each image, where it is asked for
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -75,7 +77,7 @@ def build(config: ConfigDict) -> Experiment:
     visibility = part("visibility", VISIBILITIES, config.visibility)
     common: dict[str, Any] = {"inputs": inputs, "codec": codec}
     objective = checked(
-        "visibility",
+        "objective",
         make_objective,
         model,
         process,
@@ -87,11 +89,17 @@ def build(config: ConfigDict) -> Experiment:
         drop_semantics=config.condition.drop_semantics,
         drop_everything=config.condition.drop_everything,
         weight_by_inclusion=config.loss.weight_by_inclusion,
+        vlb_weight=config.loss.vlb_weight,
         **common,
     )
     measured = checked("evaluate.space", constant, config.evaluate.space)
     heldout_times = part("evaluate.times", TIMES, config.evaluate.times)
     heldout = make_objective(model, process, prediction, measured, heldout_times, dense(), **common)
+    bound, bits_per_dim = config.evaluate.bits_per_dim, None
+    if bound.images:
+        options = {"variance": bound.variance, "steps": bound.steps}
+        path = "evaluate.bits_per_dim"
+        bits_per_dim = checked(path, make_bits_per_dim, model, process, prediction, inputs, **options)
     optimizer = checked(
         "clip",
         make_optimizer,
@@ -115,6 +123,7 @@ def build(config: ConfigDict) -> Experiment:
         heldout_times=heldout_times,
         optimizer=optimizer,
         judge=part("evaluate.judge", JUDGES, config.evaluate.judge),
+        bits_per_dim=bits_per_dim,
     )
     trace(experiment)
     return experiment
@@ -191,7 +200,7 @@ def _imported(path: str, name: str) -> Callable[..., Any]:
         raise ConfigError(f"config.{path}.name: cannot import {name!r}: {error}") from error
 
 
-def checked(path: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def checked(path: str, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """``function(*args, **options)``, with ValueError and TypeError turned into a ConfigError that names the path."""
     try:
         return function(*args, **options)
@@ -226,7 +235,14 @@ def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a number that no part checks."""
     least = {
         1: ("steps", "batch", "accumulate", "sample.num", "evaluate.batch", "evaluate.levels", "log.every"),
-        0: ("seed", "log.sample_every", "log.heldout_every", "log.checkpoint_every", "evaluate.num"),
+        0: (
+            "seed",
+            "log.sample_every",
+            "log.heldout_every",
+            "log.checkpoint_every",
+            "evaluate.num",
+            "evaluate.bits_per_dim.images",
+        ),
     }
     flat = flatten(config)
     for low, paths in least.items():

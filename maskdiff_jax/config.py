@@ -33,6 +33,7 @@ def default_config() -> ConfigDict:
             "loss": {
                 "normalise": False,  # divide the weighting by its v-space mean, so that all share a learning rate
                 "max_weight": placeholder(float),  # cap of the weighting in its own space; None is none
+                "vlb_weight": 0.0,  # of the bound that trains a learned variance, on tables; iDDPM: 0.001
                 "weight_by_inclusion": False,  # weight visible tokens by 1/inclusion; MaskDM does not
             },
             "supervision": {"name": "dense"},  # part: masks.SUPERVISIONS
@@ -65,6 +66,11 @@ def default_config() -> ConfigDict:
                 "times": {"name": "uniform"},  # part: diffusion.TIMES, its distribution of t; on edm take edm_lognormal
                 "levels": 8,  # noise levels by which it is reported
                 "images": 256,  # held-out images that it averages over
+                "bits_per_dim": {
+                    "images": 0,  # held-out images for the variational bound; 0 does not measure it
+                    "variance": "small",  # of the reverse steps on a table: small, large, learned
+                    "steps": placeholder(int),  # drawn per image, unbiased; None takes the whole table
+                },
             },
             "log": {
                 "every": 50,  # steps between lines of metrics.jsonl

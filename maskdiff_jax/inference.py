@@ -18,6 +18,7 @@ from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, f
 from maskdiff_jax.data import Source, to_float, to_uint8
 from maskdiff_jax.evaluate.grid import save_png
 from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
+from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
 from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
@@ -154,6 +155,18 @@ def heldout_loss(experiment: Experiment) -> Callable[[Params], dict[str, float]]
     return lambda params: measure(params, Batch(jnp.asarray(images), condition(labels)))
 
 
+def bits_per_dim(experiment: Experiment, params: Params) -> float | None:
+    """The variational bound on the first ``evaluate.bits_per_dim.images`` held-out images; None where that is 0."""
+    if experiment.bits_per_dim is None:
+        return None
+    source, mesh = experiment.dataset.heldout, make_mesh()
+    images, labels = read(source, min(experiment.config.evaluate.bits_per_dim.images, len(source)))
+    size = -(-min(experiment.config.evaluate.batch, len(images)) // mesh.size) * mesh.size
+    place = partial(jax.device_put, device=batch_sharding(mesh))
+    data = Batch(jnp.asarray(images), condition(labels))
+    return mean_bits_per_dim(experiment.bits_per_dim, params, data, batch_size=size, place=place)
+
+
 def read(source: Source, count: int | None = None) -> Labelled:
     """Images [n, h, w, c] in [-1, 1] and labels [n] or None: the first ``count`` of a source, or all."""
     records = source.fetch(np.arange(len(source) if count is None else count))
@@ -196,6 +209,7 @@ def write_report(experiment: Experiment, trained: Trained, workdir: Path, seed: 
         **metrics,
         heldout=heldout_loss(experiment)(trained.params),
         edges=level_edges(experiment.process, settings.levels, experiment.heldout_times),
+        bits_per_dim=bits_per_dim(experiment, trained.params),
         steps=trained.step,
         images=images_seen,
         seconds=trained.seconds,

@@ -1,6 +1,8 @@
-"""The command line: train, sample and evaluate.
+"""The command line: train, sample and evaluate; prepare data and plan a run.
 
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py [--workdir=D] [--config.key=value …]
+    python -m maskdiff_jax.main --mode=prepare --config=configs/cifar_sparse.py
+    python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8 --memory=80]
     python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D [--steps=50 …]
 
@@ -24,7 +26,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "what to do")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "prepare", "plan"], "what to do")
 
 _NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "sample, evaluate: sampling steps", lower_bound=1)
@@ -33,9 +35,18 @@ _SAMPLER = flags.DEFINE_string("sampler", None, "sample, evaluate: name of a sam
 _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise [0]", lower_bound=0)
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
 _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
+_DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
+_MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
 _SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)}
-_ALLOWED = {"train": {}, "sample": _SAMPLING | {"labels": _LABELS, "out": _OUT}, "evaluate": _SAMPLING}
+_ALLOWED = {
+    "train": {},
+    "prepare": {},
+    "plan": {"devices": _DEVICES, "memory": _MEMORY},
+    "sample": _SAMPLING | {"labels": _LABELS, "out": _OUT},
+    "evaluate": _SAMPLING,
+}
+_OF_A_RUN = ("sample", "evaluate")  # these read the run's own config
 
 
 def main(argv: list[str]) -> None:
@@ -43,36 +54,41 @@ def main(argv: list[str]) -> None:
         fail(f"unexpected argument {argv[1]!r}: options start with --")
     logging.set_verbosity(max(-1, min(logging.get_verbosity(), logging.WARNING)) if _verbose() else logging.WARNING)
     mode = _MODE.value
-    for option, flag in _ALLOWED["sample"].items():
+    for option, flag in (_ALLOWED["sample"] | _ALLOWED["plan"]).items():
         if flag.value is not None and option not in _ALLOWED[mode]:
             fail(f"--{option} does not go with --mode={mode}")
-    if _CONFIG.value is None and (mode == "train" or _WORKDIR.value is None):
-        fail(
-            "name a config: --config=configs/digits_sparse.py" + (" (or a run: --workdir=…)" if mode != "train" else "")
-        )
+    if _CONFIG.value is None and (mode not in _OF_A_RUN or _WORKDIR.value is None):
+        or_a_run = " (or a run: --workdir=…)" if mode in _OF_A_RUN else ""
+        fail(f"name a config: --config=configs/digits_sparse.py{or_a_run}")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem if _CONFIG.value is not None else ""
     workdir = Path(_WORKDIR.value or Path("runs") / name)
 
-    from maskdiff_jax import inference, run  # after the flags: --help and typing errors answer at once
+    from maskdiff_jax import inference, plan, run  # after the flags: --help and typing errors answer at once
     from maskdiff_jax.build import ConfigError
     from maskdiff_jax.data import DataError
     from maskdiff_jax.train.checkpoint import CheckpointError
 
     try:
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
-        if mode == "train":
+        settings = {option: flag.value for option, flag in _ALLOWED[mode].items() if flag.value is not None}
+        if mode not in _OF_A_RUN:
             config = ConfigDict(_CONFIG.value)
             config.name = config.get("name") or name
             drop_stale_options(config, _without_overrides(), overrides)
-            sys.exit(run.train(config, workdir))
+            if mode == "train":
+                sys.exit(run.train(config, workdir))
+            plan.plan(config, **settings) if mode == "plan" else run.prepare(config)
+            return
         config, stored = (inference.read_config(workdir) for _ in range(2))
         for path, value in overrides.items():
             _set(config, path, value)
         drop_stale_options(config, stored, overrides)
-        settings = {option: flag.value for option, flag in _ALLOWED[mode].items() if flag.value is not None}
         (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
     except (ConfigError, DataError, CheckpointError) as error:
         fail(str(error))
+    except KeyboardInterrupt:  # training has its own way of stopping
+        print("\ninterrupted; the same command starts again", file=sys.stderr)
+        sys.exit(130)
 
 
 def drop_stale_options(config: ConfigDict, original: ConfigDict, overrides: Mapping[str, Any]) -> None:

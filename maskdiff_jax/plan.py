@@ -6,6 +6,7 @@ A data set that is not there yet can be described: ``--config.data.name=maskdiff
 --config.data.height=32 --config.data.width=32 --config.data.channels=4 --config.data.classes=1000``.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -47,12 +47,7 @@ def plan(config: ConfigDict, *, devices: int | None = None, memory: float | None
     experiment = build(config)
     found = estimate(experiment, chosen, None if memory is None else round(memory * GIB))
     print(format_plan(experiment, found))
-    over = (found["memory"] or np.inf) - found["bytes_per_device"]["total"]
-    if over < 0:
-        raise ConfigError(
-            f"does not fit: a device has {_bytes(found['memory'])} and needs "
-            f"{_bytes(found['bytes_per_device']['total'])}, {_bytes(-over)} too much"
-        )
+    check_fit(found)
     return found
 
 
@@ -92,17 +87,11 @@ def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None 
     sizes["optimizer"] = sizes["state"] - sizes["parameters"] - sizes["averages"]
     sizes |= {"data": nbytes(table), "batch": nbytes(raw), "temporary": found.temp_size_in_bytes}
     sizes["total"] = sum(sizes[name] for name in ("state", "data", "batch", "temporary"))
-    one = flops_per_image(experiment)
     return {
         "devices": {"count": mesh.size, "kind": devices[0].device_kind},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "tokens": _tokens(experiment),
-        "flops": {
-            "training_image": one,
-            "training_step": one * config.batch,
-            "training_run": one * config.batch * config.steps,
-            "sampling_image": _sampling_flops(experiment),
-        },
+        "flops": count_work(experiment),
         "bytes_per_device": sizes,
         "compiler": {
             "backend": backend,
@@ -110,8 +99,33 @@ def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None 
             "arguments": found.argument_size_in_bytes,
             "temporary": found.temp_size_in_bytes,
         },
-        "memory": memory or (devices[0].memory_stats() or {}).get("bytes_limit"),
+        "memory": (devices[0].memory_stats() or {}).get("bytes_limit") if memory is None else memory,
     }
+
+
+def count_work(experiment: Experiment) -> dict[str, float]:
+    """Analytic FLOPs of training, and of drawing an image as ``config.sample`` says."""
+    config, image = experiment.config, flops_per_image(experiment)
+    generate = make_sample(experiment, config.sample)
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    sampling = count_flops(generate, params, _one_key(), abstract_batch(experiment, 1).cond)
+    step = image * config.batch
+    return {
+        "training_image": image,
+        "training_step": step,
+        "training_run": step * config.steps,
+        "sampling_image": sampling,
+    }
+
+
+def check_fit(found: dict[str, Any]) -> None:
+    """Raise ConfigError, saying by how much, where a device is known to have less memory than a plan needs."""
+    needs, has = found["bytes_per_device"], found["memory"]
+    if has is not None and needs["total"] > has:
+        raise ConfigError(
+            f"does not fit: a training step needs {_bytes(needs['total'])} on each device, of which the state is "
+            f"{_bytes(needs['state'])}, and there are {_bytes(has)}: {_bytes(needs['total'] - has)} too much"
+        )
 
 
 def nbytes(tree: Any) -> int:
@@ -122,39 +136,28 @@ def nbytes(tree: Any) -> int:
 
 def format_plan(experiment: Experiment, found: dict[str, Any]) -> str:
     """The table that `plan` prints."""
-    config, flops, size = experiment.config, found["flops"], found["bytes_per_device"]
-    tokens, memory, compiler = found["tokens"], found["memory"], found["compiler"]
-    rows = [
-        ("parameters", f"{found['parameters'] / 1e6:.2f} M"),
-        ("tokens", f"{tokens['visible']} of {tokens['total']} of an image visible" if tokens else "none"),
-        (
-            "training",
-            f"{_number(flops['training_image'])}FLOPs an image, {_number(flops['training_step'])} a step, "
-            f"{_number(flops['training_run'])} the run of {config.steps:,} steps",
-        ),
-        (
-            "sampling",
-            f"{_number(flops['sampling_image'])}FLOPs an image: {config.sample.sampler.name}, "
-            f"{config.sample.steps} steps, guidance {config.sample.guidance.scale:g}",
-        ),
-        (
-            "state",
-            f"{_bytes(size['state'])}: parameters {_bytes(size['parameters'])}, optimizer {_bytes(size['optimizer'])}, "
-            f"averages {_bytes(size['averages'])}",
-        ),
-        ("data", f"{_bytes(size['data'])}: {'resident' if config.resident else 'streamed'}"),
-        ("batch", f"{_bytes(size['batch'])}: {config.batch // found['devices']['count']} images"),
-        (
-            "temporary",
-            f"{_bytes(size['temporary'])}: activations and gradients, by the {compiler['backend']} compiler of jax "
-            f"{compiler['jax']}; another backend's differ",
-        ),
-        ("total", f"{_bytes(size['total'])} of {_bytes(memory) if memory else 'an unknown memory (--memory=GiB)'}"),
-    ]
-    devices = found["devices"]
-    lines = [f"  {name:<11}{text}" for name, text in rows]
+    config, devices, tokens, compiler = experiment.config, found["devices"], found["tokens"], found["compiler"]
+    flops = {name: f"{_number(count)}FLOPs" for name, count in found["flops"].items()}
+    size = {name: _bytes(count) for name, count in found["bytes_per_device"].items()}
+    memory = _bytes(found["memory"]) if found["memory"] else "an unknown memory: name it with --memory=GiB"
+    sample = f"{config.sample.sampler.name}, {config.sample.steps} steps, guidance {config.sample.guidance.scale:g}"
+    rows = {
+        "parameters": f"{found['parameters'] / 1e6:.2f} M",
+        "tokens": f"{tokens['visible']} of {tokens['total']} visible in training" if tokens else "none",
+        "training": f"{flops['training_image']} an image, {flops['training_step']} a step, "
+        f"{flops['training_run']} in {config.steps:,} steps",
+        "sampling": f"{flops['sampling_image']} an image ({sample})",
+        "state": f"{size['state']}: parameters {size['parameters']}, optimizer {size['optimizer']}, "
+        f"averages {size['averages']}",
+        "data": f"{size['data']} ({'resident' if config.resident else 'streamed'})",
+        "batch": f"{size['batch']} ({config.batch // devices['count']} images)",
+        "temporary": f"{size['temporary']}: activations and gradients, by the {compiler['backend']} compiler of jax "
+        f"{compiler['jax']}; other backends differ",
+        "total": f"{size['total']} of {memory}",
+    }
+    lines = [f"  {name:<11}{text}" for name, text in rows.items()]
     lines.insert(4, f"each of {devices['count']} x {devices['kind']}, during a training step")
-    return "\n".join([f"plan of {config.name or 'run'}, batch {config.batch}, {experiment.dataset.name}", *lines])
+    return "\n".join([f"plan of {config.name or 'a run'}: batch {config.batch}, {experiment.dataset.name}", *lines])
 
 
 def shape_only(height: int, width: int, channels: int, classes: int = 0, images: int = 1) -> Dataset:
@@ -198,17 +201,12 @@ def _tokens(experiment: Experiment) -> dict[str, int] | None:
     if tokens is None:
         return None
     visibility = part("visibility", VISIBILITIES, experiment.config.visibility)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    visible = jax.eval_shape(lambda k: visibility.sample(k, tokens.grid), keys)
+    visible = jax.eval_shape(lambda keys: visibility.sample(keys, tokens.grid), _one_key())
     return {"total": int(np.prod(tokens.grid)), "visible": visible.shape[1]}
 
 
-def _sampling_flops(experiment: Experiment) -> int:
-    """FLOPs of drawing one image as ``config.sample`` says."""
-    generate = make_sample(experiment, experiment.config.sample)
-    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    return count_flops(generate, params, keys, abstract_batch(experiment, 1).cond)
+def _one_key() -> Any:
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
 
 
 def _bytes(count: float) -> str:
@@ -217,5 +215,5 @@ def _bytes(count: float) -> str:
 
 def _number(count: float) -> str:
     """Three digits and an SI prefix: 1.23 T."""
-    power = min(int(np.log10(count)) // 3, 7) if count >= 1 else 0
+    power = min(int(math.log10(count)) // 3, 7) if count >= 1 else 0
     return f"{count / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')[power]}"

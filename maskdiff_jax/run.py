@@ -1,5 +1,6 @@
 """A training run: build, resume, train, evaluate, report. Everything that a run leaves behind is in its workdir."""
 
+import inspect
 import shlex
 import sys
 import time
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from maskdiff_jax import inference, rng
 from maskdiff_jax.build import ConfigError, Experiment, build
-from maskdiff_jax.data import Feed, feed
+from maskdiff_jax.data import PREPARERS, Feed, feed
 from maskdiff_jax.evaluate.grid import image_grid
 from maskdiff_jax.train import loop
 from maskdiff_jax.train.checkpoint import Checkpoints, nbytes, require_space
@@ -29,7 +30,7 @@ from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
 # What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
-FREE = ("name", "log", "profile", "sample", "evaluate", "resident", "data.data_dir")
+FREE = ("name", "log", "profile", "sample", "evaluate", "resident", "data.data_dir", "data.download", "data.path")
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -76,6 +77,15 @@ def train(config: ConfigDict, workdir: Path) -> int:
     trained = inference.Trained(get_ema(state.opt_state, config.ema[0]), done, run.seconds)
     inference.write_report(experiment, trained, workdir)
     return 0
+
+
+def prepare(config: ConfigDict) -> None:
+    """Make the data set of ``config`` ready, and say where it is. Raises ConfigError or DataError."""
+    name, options = config.data.name, config.data.to_dict()
+    if name not in PREPARERS:
+        raise ConfigError(f"config.data: {name!r} needs no preparing; of the data sets {', '.join(PREPARERS)} does")
+    taken = inspect.signature(PREPARERS[name]).parameters
+    print(PREPARERS[name](**{key: value for key, value in options.items() if key in taken}))
 
 
 def check_workdir(workdir: Path, config: ConfigDict) -> None:

@@ -32,7 +32,12 @@ BAD = {
     "flag of another mode": (["--num=3"], "--num does not go with --mode=train"),
     "stray argument": (["now"], "unexpected argument 'now'"),
     "data set that is not prepared": (
-        ["--config.data.name=tfds", "--config.data.dataset=cifar10", "--config.data.data_dir={empty}"],
+        [
+            "--config.data.name=tfds",
+            "--config.data.dataset=cifar10",
+            "--config.data.data_dir={empty}",
+            "--config.data.download=False",
+        ],
         "cifar10",
     ),
     "missing config file": (["--config=configs/nothing.py"], "configs/nothing.py"),

@@ -13,6 +13,7 @@ from maskdiff_jax.data.folder import folder
 from maskdiff_jax.data.pipeline import Batches as Batches
 from maskdiff_jax.data.pixels import to_float as to_float
 from maskdiff_jax.data.pixels import to_uint8 as to_uint8
+from maskdiff_jax.data.prepare import prepare
 from maskdiff_jax.data.source import ArraySource as ArraySource
 from maskdiff_jax.data.source import DataError as DataError
 from maskdiff_jax.data.source import Dataset as Dataset
@@ -20,4 +21,5 @@ from maskdiff_jax.data.source import Source as Source
 from maskdiff_jax.data.tfds import tfds
 
 DATASETS = {"digits": digits, "folder": folder, "tfds": tfds}
+PREPARERS = {"tfds": prepare}  # of the data sets that can be made ready: options of the data set -> its folder
 AUGMENTS = {"none": none, "flip": flip, "crop": crop, "standard": standard}

@@ -25,10 +25,11 @@ def tfds(
 ) -> Dataset:
     """The data set ``dataset`` ("cifar10", "name/config", "name:1.2.3") as prepared in ``data_dir``.
 
-    It must be stored as ArrayRecord; ``data_dir`` defaults to TFDS's own (~/tensorflow_datasets). Where the data set is
-    absent it is downloaded and prepared (`prepare`), unless ``download=False`` or there is no folder ``data_dir``: that
-    is more often mistyped. Splits may be parts ("train[:90%]"), and must not overlap. ``label_key=None`` ignores labels. ``size`` cuts the central square out of
-    every image and resizes it to [size, size] (bicubic, antialiased); without it all images must have one size.
+    It must be stored as ArrayRecord; ``data_dir`` defaults to TFDS's own (~/tensorflow_datasets). Where it is absent it
+    is downloaded and prepared (`prepare`), but not with ``download=False``, and not in a named folder that does not
+    exist, which is more often mistyped. Splits may be parts ("train[:90%]"), and must not overlap. ``label_key=None``
+    ignores labels. ``size`` cuts the central square out of every image and resizes it to [size, size] (bicubic,
+    antialiased); without it all images must have one size.
     Raises DataError, naming what was looked for and what is there.
     """
     if size is not None and size < 1:
@@ -109,7 +110,9 @@ def _builder(dataset: str, data_dir: str | PathLike | None, download: bool) -> A
         if not download:
             raise DataError(missing) from error
         if data_dir and not folder.is_dir():
-            raise DataError(f"{missing}; there is no folder {str(folder)!r}: make it to prepare the set there") from error
+            raise DataError(
+                f"{missing}; there is no folder {str(folder)!r}: make it to prepare the set there"
+            ) from error
     except ValueError as error:
         raise DataError(f"dataset={dataset!r}: not of the form name[/config][:version]") from error
     try:

@@ -52,6 +52,26 @@ def interval(scale: float, low: float, high: float) -> Guidance:
     return guidance
 
 
+def auto(scale: float) -> Callable[[Denoiser, Denoiser], Denoiser]:
+    """D_weak + scale·(D - D_weak), given (denoiser, weak) (Karras et al. 2024, arXiv 2406.02507, eq. 3).
+
+    ``weak`` is a smaller or less trained version of the same model, for example its parameters from an earlier average;
+    it needs no null condition, so images without one can be guided too. Each denoiser is evaluated once; the variance
+    is that of the first. A scale of 1 returns the first unchanged. Not in `GUIDANCES`, since it takes two denoisers.
+    Raises ValueError where ``scale`` is negative or not finite.
+    """
+    _check_scale("auto", scale)
+
+    def guidance(denoiser: Denoiser, weak: Denoiser) -> Denoiser:
+        def guided(x: Array, t: Array, cond: Cond) -> Denoised:
+            strong = denoiser(x, t, cond)
+            return strong._replace(x=strong.x + (scale - 1) * (strong.x - weak(x, t, cond).x))
+
+        return denoiser if scale == 1 else guided
+
+    return guidance
+
+
 def _guided(denoiser: Denoiser, scale: float | Array) -> Denoiser:
     """Classifier-free guidance with one scale, or one per image [b]."""
 

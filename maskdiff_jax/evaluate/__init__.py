@@ -10,6 +10,8 @@ from maskdiff_jax.evaluate.heldout import level_edges as level_edges
 from maskdiff_jax.evaluate.heldout import make_heldout as make_heldout
 from maskdiff_jax.evaluate.judge import JUDGES as JUDGES
 from maskdiff_jax.evaluate.judge import class_accuracy as class_accuracy
+from maskdiff_jax.evaluate.likelihood import make_bits_per_dim as make_bits_per_dim
+from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim as mean_bits_per_dim
 from maskdiff_jax.evaluate.nearest import nearest as nearest
 from maskdiff_jax.evaluate.nearest import nearest_distance as nearest_distance
 from maskdiff_jax.evaluate.pixels import pixel_frechet as pixel_frechet

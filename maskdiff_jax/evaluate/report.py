@@ -27,6 +27,7 @@ SCHEMA: dict[str, Any] = {
         "levels": [MAYBE],  # by noise level
         "edges": [NUMBER],  # level j is t in [edges[j], edges[j + 1]]
     },
+    "bits_per_dim": MAYBE,  # variational bound on held-out images
     "steps": (int,),
     "images": (int,),  # seen in training, repetitions counted
     "seconds": NUMBER,  # of training, all restarts together
@@ -97,6 +98,8 @@ def format_table(report: Mapping[str, Any]) -> str:
         None,
         ("dense held-out loss", _number(heldout["loss"], ".4f"), "mean over all noise levels"),
     ]
+    if report["bits_per_dim"] is not None:
+        rows.insert(-1, ("bits per dimension", _number(report["bits_per_dim"], ".3f"), "bound on held-out images"))
     peak = max((level for level in heldout["levels"] if level is not None), default=0) or 1
     for low, high, level in zip(heldout["edges"][:-1], heldout["edges"][1:], heldout["levels"], strict=True):
         bar = "#" * round(30 * max(0, level or 0) / peak)

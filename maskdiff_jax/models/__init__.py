@@ -3,6 +3,7 @@
 from maskdiff_jax.models.base import from_linen as from_linen
 from maskdiff_jax.models.conditioning import CONDITIONINGS as CONDITIONINGS
 from maskdiff_jax.models.dit import dit as dit
+from maskdiff_jax.models.nnx import from_nnx as from_nnx
 from maskdiff_jax.models.unet import unet as unet
 
 MODELS = {"dit": dit, "unet": unet}

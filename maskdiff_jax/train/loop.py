@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from clu import metrics
 
 from maskdiff_jax.train.state import TrainState
 
@@ -29,15 +30,23 @@ class Meter:
     """Metrics of the steps since the last reading; they stay on the device until they are read."""
 
     def __init__(self):
-        self._metrics: list[dict[str, jax.Array]] = []
+        self._steps: list[dict[str, jax.Array]] = []
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
-        self._metrics.append(metrics)
+    def add(self, step: dict[str, jax.Array]) -> None:
+        self._steps.append(step)
 
     def read(self) -> dict[str, float]:
-        """The mean of each metric since the last reading; waits for the device."""
-        metrics, self._metrics = jax.device_get(self._metrics), []
-        return {name: float(np.mean([m[name] for m in metrics])) for name in (metrics[0] if metrics else {})}
+        """The mean of each metric over the steps since the last reading where it is finite; waits for the device."""
+        steps, self._steps = jax.device_get(self._steps), []
+        if not steps:
+            return {}
+        values = {name: np.array([step[name] for step in steps], np.float32) for name in steps[0]}
+        averages = {  # a skipped step's NaN must not hide the others
+            name: metrics.Average.from_model_output(np.nan_to_num(v, posinf=0, neginf=0), mask=np.isfinite(v))
+            for name, v in values.items()
+        }
+        means = metrics.Collection.create_collection(**averages).compute()
+        return {name: float(mean) for name, mean in means.items()}
 
 
 class Profiler:
@@ -92,8 +101,8 @@ def run(
     """
     done = int(state.step)
     while done < steps and not stopped():
-        state, metrics = step(state, next(batches))
-        meter.add(metrics)
+        state, measured = step(state, next(batches))
+        meter.add(measured)
         done += 1
         for hook in hooks:
             if hook.due(done, done == steps):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from maskdiff_jax.data import DATASETS, ArraySource
+from tests.data import pictures
 
 
 def numbered(n: int, shape: tuple[int, int, int] = (4, 5, 3), labels: bool = True) -> ArraySource:
@@ -52,5 +53,9 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="session", params=sorted(DATASETS))
 def dataset(request):
     """Every member of the table, the smallest of its kind."""
-    options = {"tfds": lambda: {"dataset": "even", "data_dir": request.getfixturevalue("prepared")}}
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("folder")
+    options = {
+        "folder": lambda: {"path": pictures.two_classes(folder), "size": 4, "crop": "random", "windows": 2},
+        "tfds": lambda: {"dataset": "even", "data_dir": request.getfixturevalue("prepared")},
+    }
     return DATASETS[request.param](**options.get(request.param, dict)())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.diffusion.guidance import GUIDANCES, classifier_free, interval
+from maskdiff_jax.diffusion.guidance import GUIDANCES, auto, classifier_free, interval
 from maskdiff_jax.types import Cond, Denoised
 
 B = 3
@@ -83,11 +83,39 @@ def test_no_semantics_is_an_error(name, cond):
         jax.eval_shape(guided, X, jnp.float32(0.5), cond)
 
 
+def other(x, t, cond):
+    """A second network, without a variance."""
+    return Denoised(x * 0.2 - 1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
+def test_auto_guidance_extrapolates_from_the_weak_denoiser(scale):
+    out = auto(scale)(conditional, other)(X, jnp.float32(0.5), LABELS)
+    strong, weak = conditional(X, 0.5, LABELS), other(X, 0.5, LABELS)
+    np.testing.assert_allclose(out.x, weak.x + scale * (strong.x - weak.x), atol=1e-5)
+    np.testing.assert_array_equal(out.variance, strong.variance)
+
+
+def test_auto_guidance_of_scale_1_is_the_denoiser_itself():
+    assert auto(1.0)(conditional, other) is conditional
+
+
+def test_auto_guidance_needs_no_condition_and_calls_each_denoiser_once():
+    calls = []
+
+    def count(name):
+        return lambda x, t, cond: (calls.append(name), Denoised(x))[1]
+
+    auto(2.0)(count("strong"), count("weak"))(X, jnp.float32(0.5), Cond())
+    assert calls == ["strong", "weak"]
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda: classifier_free(-1.0), "classifier_free: scale"),
         (lambda: classifier_free(float("nan")), "classifier_free: scale"),
+        (lambda: auto(-1.0), "auto: scale"),
         (lambda: interval(float("inf"), 0.2, 0.8), "interval: scale"),
         (lambda: interval(2.0, 0.8, 0.2), "low < high"),
         (lambda: interval(2.0, -0.1, 0.2), "low < high"),

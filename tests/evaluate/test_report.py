@@ -11,8 +11,9 @@ from maskdiff_jax.train.provenance import provenance
 # Readers of report.json rely on these. A key may be added here on purpose; none may go.
 KEYS = {
     "name", "class_accuracy", "judge_accuracy", "pixel_frechet", "pixel_frechet_reference", "nearest_train_distance",
-    "nearest_train_distance_heldout", "heldout", "heldout.loss", "heldout.levels", "heldout.edges", "steps", "images",
-    "seconds", "flops", "parameters", "samples", "samples.count", "samples.sampler", "samples.steps",
+    "nearest_train_distance_heldout", "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
+    "bits_per_dim", "steps", "images", "seconds",
+    "flops", "parameters", "samples", "samples.count", "samples.sampler", "samples.steps",
     "samples.guidance", "samples.class_count", "samples.class_guidance", "samples.seed", "provenance",
     "provenance.created", "provenance.revision", "provenance.config_sha256", "provenance.device",
     "provenance.devices", "provenance.processes", "provenance.versions",
@@ -30,6 +31,7 @@ def entries(**changes):
         "nearest_train_distance_heldout": 2.219,
         "heldout": {"loss": jnp.float32(0.25)} | {f"level_{j:02d}": 0.1 * (j + 1) for j in range(4)},
         "edges": np.linspace(0, 1, 5).tolist(),
+        "bits_per_dim": None,
         "steps": 2000,
         "images": 256_000,
         "seconds": 143.2,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from maskdiff_jax.diffusion.process import coeffs
 from maskdiff_jax.rng import key_for
@@ -28,6 +29,19 @@ def gaussian_flow(process, mean, std, x, t):
     """The exact solution at t = 0 of the probability-flow ODE through ``x`` at ``t``, for the data of `gaussian`."""
     c = coeffs(process, t)
     return mean + std * (x - c.alpha * mean) / jnp.sqrt(c.alpha**2 * std**2 + c.sigma**2)
+
+
+def correlated(process, mean, cov):
+    """x [b, ..., d] from N(mean, cov), d its last axis and the only one longer than 1."""
+    spread, axes = (jnp.float32(a) for a in np.linalg.eigh(np.float64(cov)))
+
+    def denoiser(x, t, cond):
+        c = coeffs(process, t)
+        gain = c.alpha * spread / (c.alpha**2 * spread + c.sigma**2)
+        away = x.reshape(len(x), -1) - c.alpha * mean[None]
+        return Denoised((mean[None] + (away @ axes * gain[None]) @ axes.T).reshape(x.shape))
+
+    return denoiser
 
 
 def mixture(process, weights, means, std):

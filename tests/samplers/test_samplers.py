@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskdiff_jax.diffusion.process import PROCESSES, coeffs
-from maskdiff_jax.rng import normal, per_image
+from maskdiff_jax.rng import key_for, normal, per_image
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
 from maskdiff_jax.types import Cond
 from tests.samplers import analytic
@@ -43,6 +43,8 @@ STATED = [
     Member("heun", order=2, marginal=STRAIGHT),
     Member("dpm_solver", order=2, marginal=tuple(PROCESSES)),
     Member("dpm_solver", {"order": 1}, marginal=tuple(PROCESSES)),
+    Member("unipc", order=3, marginal=SMOOTH),
+    Member("unipc", {"order": 2}, order=2),
 ]
 MEMBERS = STATED + [Member(name) for name in SAMPLERS if name not in {m.name for m in STATED}]
 members = pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.id)
@@ -223,12 +225,37 @@ def test_heun_is_algorithm_1_of_edm():
     np.testing.assert_allclose(out, x, atol=2e-5)
 
 
+def test_ancestral_on_the_whole_table_is_ddpm():
+    """Ho, Jain & Abbeel 2020, eq. 7, written out in betas, on `respaced` times that are the table itself."""
+    steps, low, high = 20, 1e-3, 0.4
+    process = PROCESSES["ddpm_linear"](steps, low, high)
+    times, keys = times_of(process, steps, "respaced"), keys_of(4)
+    np.testing.assert_array_equal(times, np.arange(steps, -1, -1, dtype=np.float32) / np.float32(steps))
+    denoiser = analytic.gaussian(process, MEAN, STD)
+    start = initial_noise(process, keys, (2, 2, 1))
+
+    beta = np.linspace(low, high, steps)
+    bar = np.append(1, np.cumprod(1 - beta))
+    x = np.float64(start)
+    for i, n in enumerate(range(steps, 0, -1)):
+        estimate = np.float64(denoiser(jnp.float32(x), times[i], Cond()).x)
+        to_estimate = np.sqrt(bar[n - 1]) * beta[n - 1] / (1 - bar[n])
+        to_x = np.sqrt(1 - beta[n - 1]) * (1 - bar[n - 1]) / (1 - bar[n])
+        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_for(keys, "sampler_step"), i)
+        noise = np.sqrt(beta[n - 1] * (1 - bar[n - 1]) / (1 - bar[n])) * np.float64(normal(step_keys, (2, 2, 1)))
+        x = to_estimate * estimate + to_x * x + noise
+    out = sample(denoiser, SAMPLERS["ancestral"](process), process, times, start, Cond(), keys)
+    np.testing.assert_allclose(out, x, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "name, options, message",
     [
         ("ddim", {"eta": 1.5}, "eta must be in"),
         ("ancestral", {"variance": "huge"}, "choose from small, large"),
         ("dpm_solver", {"order": 3}, "choose from 1, 2"),
+        ("unipc", {"order": 1}, "choose from 2, 3, 4"),
+        ("unipc", {"variant": "bh3"}, "choose from bh1, bh2"),
     ],
 )
 def test_wrong_options_are_named(name, options, message):

@@ -1,0 +1,75 @@
+"""The loop: hooks at their steps, means over an interval, a profiler trace, Ctrl-C."""
+
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskdiff_jax.train import loop
+from maskdiff_jax.train.state import TrainState
+
+
+def counting_step(state, batch):
+    return state._replace(step=state.step + 1), {"loss": jnp.float32(batch)}
+
+
+def run(steps, hooks, start=0, stopped=lambda: False):
+    state = TrainState(jnp.int32(start), {}, ())
+    return loop.run(state, counting_step, iter(range(start, 100)), steps, loop.Meter(), hooks, stopped)
+
+
+def test_hooks_run_at_their_multiples_and_after_the_last_step():
+    calls = []
+    hook = lambda name, every: loop.Hook(every, lambda done, state: calls.append((name, done)))  # noqa: E731
+    state, done = run(7, [hook("a", 3), hook("never", 0), hook("b", 2)])
+    assert calls == [("b", 2), ("a", 3), ("b", 4), ("a", 6), ("b", 6), ("a", 7), ("b", 7)]
+    assert done == 7 == state.step
+
+
+def test_a_resumed_loop_takes_the_rest_and_a_finished_one_nothing():
+    seen = []
+    hooks = [loop.Hook(1, lambda done, state: seen.append(done))]
+    assert run(6, hooks, start=4)[1] == 6 and seen == [5, 6]
+    assert run(6, hooks, start=6)[1] == 6 and seen == [5, 6]
+
+
+def test_means_leave_out_what_is_not_finite():
+    meter = loop.Meter()
+    for loss, skipped in ((1.0, 0), (np.nan, 1), (3.0, 0), (np.inf, 1)):
+        meter.add({"loss": jnp.float32(loss), "skipped": jnp.int32(skipped)})
+    assert meter.read() == {"loss": 2.0, "skipped": 0.5}
+    assert meter.read() == {}
+    meter.add({"loss": jnp.float32(5)})
+    assert meter.read() == {"loss": 5.0}
+
+
+def test_profiler_traces_the_steps_that_were_asked_for(tmp_path):
+    profiler = loop.Profiler("1:3", tmp_path / "profile")
+    assert run(4, [loop.Hook(1, profiler)])[1] == 4
+    assert any(path.is_file() for path in (tmp_path / "profile").rglob("*"))
+    early = loop.Profiler("1:50", tmp_path / "early")
+    run(2, [loop.Hook(1, early)])
+    early.close()
+    assert any(path.is_file() for path in (tmp_path / "early").rglob("*"))
+    run(4, [loop.Hook(1, loop.Profiler("", tmp_path / "none"))])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["10", "20:10", "0:5", "a:b", "1:2:3"])
+def test_profiled_steps_are_two_rising_numbers(text):
+    assert loop.profiled_steps("10:20") == (10, 20)
+    with pytest.raises(ValueError, match="two step numbers"):
+        loop.profiled_steps(text)
+
+
+def test_the_first_ctrl_c_stops_after_the_step_and_the_second_is_pythons_own():
+    before = signal.getsignal(signal.SIGINT)
+    with loop.interruptible() as stopped:
+        assert not stopped()
+        interrupt = loop.Hook(1, lambda done, state: os.kill(os.getpid(), signal.SIGINT) if done == 3 else None)
+        assert run(10, [interrupt], stopped=stopped)[1] == 3
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
