@@ -66,7 +66,6 @@ def main(argv: list[str]) -> None:
     from maskdiff_jax import inference, plan, run  # after the flags: --help and typing errors answer at once
     from maskdiff_jax.build import ConfigError
     from maskdiff_jax.data import DataError
-    from maskdiff_jax.train.checkpoint import CheckpointError
 
     try:
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
@@ -84,7 +83,7 @@ def main(argv: list[str]) -> None:
             _set(config, path, value)
         drop_stale_options(config, stored, overrides)
         (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, OSError) as error:  # a checkpoint's errors are of the last kind
         fail(str(error))
     except KeyboardInterrupt:  # training has its own way of stopping
         print("\ninterrupted; the same command starts again", file=sys.stderr)

@@ -4,12 +4,10 @@ Eight virtual CPU devices; mixed ranks never broadcast silently; warnings are er
 the pure library, shapes included, is checked at each call (MASKDIFF_CHECK_TYPES=0: not, for shorter tracebacks).
 
 Compiling is what the suite spends its time on, so the compiler optimises little: a third less time to compile, twice
-the time to run. A test that trains asks for the fixture ``optimised``. Processes that tests start are as users have
-them, on one CPU device with every optimisation.
+the time to run. Processes that tests start are as users have them, on one CPU device with every optimisation.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts, and for the processes that tests start
@@ -31,14 +29,6 @@ if os.environ.get("MASKDIFF_CHECK_TYPES") != "0":
     install_import_hook([f"maskdiff_jax.{room}" for room in PURE], "tests.typecheck.check")
 
 
-@pytest.fixture
-def optimised() -> Iterator[None]:
-    """Every compiler optimisation, for functions that the test is the first to call."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of prepared TFDS data sets: $MASKDIFF_DATA_DIR, or ``../shared/data/tfds`` beside the repository."""
@@ -46,3 +36,11 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no prepared data sets in {os.path.relpath(folder, ROOT)}: set MASKDIFF_DATA_DIR")
     return folder
+
+
+SLOWEST = ("test_main.py", "test_cifar.py", "test_folder.py", "test_plan.py", "test_build.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: with two workers the suite then ends when its work does."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)

@@ -2,7 +2,8 @@
 
 Orbax writes asynchronously and commits atomically, but a flipped bit restores silently, another dtype casts silently,
 and `latest_step` still names a broken step. So each checkpoint carries a *record*, committed with it: the dtype, shape
-and SHA-256 of every array, the state of the data pipeline, what the caller wants to keep, and a digest of all that.
+and SHA-256 of every array, the state of the data pipeline, what the caller wants to keep, and a digest of all that;
+and a seal, the SHA-256 of each of its files, which notices a flipped bit also where no value depends on it.
 `restore` takes the newest checkpoint that matches its record, and says which ones do not.
 
     directory/1200/            one checkpoint: state/ (arrays), record/ (JSON)
@@ -23,6 +24,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
+from maskdiff_jax.train import seal
 from maskdiff_jax.train.digest import describe, flatten, form, json_digest
 from maskdiff_jax.train.orbax_noise import one_error_only, quiet
 
@@ -84,6 +86,7 @@ class Checkpoints:
             create=not self._read_only,
             cleanup_tmp_directories=not self._read_only,
             lightweight_initialize=True,  # a damaged checkpoint must not stop the opening
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
         )
         if self.directory.exists() and not self.directory.is_dir():
             raise CheckpointError(f"cannot open {self.directory}: not a directory")
@@ -91,6 +94,12 @@ class Checkpoints:
             return ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             raise CheckpointError(f"cannot open {self.directory}: {_line(error)}") from error
+
+    def _seal(self) -> None:
+        """Called by Orbax once the files of a checkpoint are written, just before it is committed by renaming."""
+        if jax.process_index() == 0:
+            for folder in self.directory.glob(f"{self._writing}.orbax-checkpoint-tmp*"):
+                seal.seal(folder, ("state", "record"))
 
     def steps(self) -> list[int]:
         """The steps on disk in increasing order, damaged ones included until `restore` meets them."""
@@ -169,12 +178,17 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {step} in {self.directory} is damaged: {error}") from error
 
     def _read(self, step: int, abstract_state: Any) -> Restored:
+        _agreed(lambda: self._require_seal(step))
         body = _agreed(lambda: self._record(step))
         self._require_fit(step, body["leaves"], abstract_state)
         state = _agreed(lambda: self._arrays(step, abstract_state))
         read = describe(state)
         _agreed(lambda: _require_equal(read, body["leaves"]))
         return Restored(step, state, body["data"], body["meta"])
+
+    def _require_seal(self, step: int) -> None:
+        if reason := seal.broken(self.directory / str(step)):
+            raise _Damaged(reason)
 
     def _record(self, step: int) -> dict[str, Any]:
         record = self._load(step, "record", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
