@@ -54,8 +54,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
         sharding=sharding,
         resident=config.resident,
     )
-    write_json(workdir / "config.json", config.to_dict())
-    log = config.log
+    stored, log = workdir / "config.json", config.log
+    if not stored.exists():
+        write_json(stored, config.to_dict())
     with (
         closing(Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, warn=_say)) as checkpoints,
         loop.interruptible() as stopped,
@@ -66,6 +67,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         else:
             state, before = restored.state, restored.meta["seconds"]
             _resume(experiment, data, restored.data, restored.meta)
+            write_json(stored, config.to_dict())  # what is free to change may have
         start = int(state.step)
         _introduce(experiment, workdir, state, start)
         run = _Run(experiment, workdir, data, checkpoints, _Clock(before))
