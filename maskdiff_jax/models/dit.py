@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
-from maskdiff_jax.models.conditioning import CONDITIONINGS, merge
+from maskdiff_jax.models.conditioning import conditions, merge
 from maskdiff_jax.tokens import gather, patchify, sincos_2d
 from maskdiff_jax.types import Cond, Model, Output, Tokens
 
@@ -21,7 +21,6 @@ PRESETS = {
     "L": {"width": 1024, "depth": 24, "heads": 16},
     "XL": {"width": 1152, "depth": 28, "heads": 16},
 }
-DTYPES = ("float32", "bfloat16")
 
 
 def dit(
@@ -60,29 +59,23 @@ def dit(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset={preset!r}: choose from {', '.join(PRESETS)}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
+    layers.check_dtype(dtype)
     asked = {"width": width, "depth": depth, "heads": heads}
     size = PRESETS[preset] | {name: value for name, value in asked.items() if value is not None}
     counts = {**size, "patch": patch, "mlp_ratio": mlp_ratio, "level_scale": level_scale}
     if small := [f"{name}={value}" for name, value in counts.items() if value <= 0]:
         raise ValueError(f"dit: must be positive: {', '.join(small)}")
-    if classes < 0:
-        raise ValueError(f"classes={classes}: a number of classes, or 0 for an unconditional network")
     h, w, channels = image_shape
     if h % patch or w % patch:
         raise ValueError(f"patch={patch} does not divide an image of {h}×{w}")
     if size["width"] % size["heads"] or size["width"] % 4:
         raise ValueError(f"width={size['width']} must be divisible by heads={size['heads']} and by 4")
-    members = ({"label": {}} if classes else {}) if conditioning is None else conditioning
-    if unknown := [name for name in members if name not in CONDITIONINGS]:
-        raise ValueError(f"conditioning={unknown[0]!r}: choose from {', '.join(CONDITIONINGS)}")
 
     grid = Tokens((h // patch, w // patch), patch)
     module = DiT(
         tokens=grid,
         channels=channels,
-        conditions={name: CONDITIONINGS[name](classes, size["width"], **options) for name, options in members.items()},
+        conditions=conditions(conditioning, classes, size["width"]),
         width=size["width"],
         depth=size["depth"],
         heads=size["heads"],

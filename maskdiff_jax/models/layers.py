@@ -12,8 +12,16 @@ from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+DTYPES = ("float32", "bfloat16")
+
 embedding_init = nn.initializers.normal(0.02)
 zeros = nn.initializers.zeros
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ValueError, with the choices, unless ``dtype`` names an arithmetic that the backbones know."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
 
 
 def linear(

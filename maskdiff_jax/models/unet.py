@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from maskdiff_jax.models.base import from_linen
-from maskdiff_jax.models.conditioning import CONDITIONINGS, merge
-from maskdiff_jax.models.layers import LevelEmbedding, zeros
+from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.layers import LevelEmbedding, check_dtype, zeros
 from maskdiff_jax.models.unet_layers import AttentionBlock, ResBlock, conv, group_norm
 from maskdiff_jax.types import Cond, Model, Output
 
@@ -24,7 +24,6 @@ MULTIPLIERS = {
     16: (1, 2, 2),
     8: (1, 2),
 }
-DTYPES = ("float32", "bfloat16")
 
 
 def unet(
@@ -68,8 +67,7 @@ def unet(
     """
     h, w, channels = image_shape
     side = min(h, w)
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
+    check_dtype(dtype)
     if multipliers is None and side not in MULTIPLIERS:
         known = ", ".join(map(str, MULTIPLIERS))
         raise ValueError(f"unet: give multipliers for an image of {h}×{w}; there are defaults for sides of {known}")
@@ -81,8 +79,6 @@ def unet(
         raise ValueError(f"unet: must be at least 1: {', '.join(small)}")
     if level_scale <= 0:
         raise ValueError(f"level_scale={level_scale} must be positive")
-    if classes < 0:
-        raise ValueError(f"classes={classes}: a number of classes, or 0 for an unconditional network")
     shrink = 2 ** (len(steps) - 1)
     if h % shrink or w % shrink:
         raise ValueError(f"multipliers={steps}: {len(steps)} levels need sides divisible by {shrink}, not {h}×{w}")
@@ -95,13 +91,10 @@ def unet(
     with_attention = [base * m for m, s in zip(steps, sides, strict=True) if s in attended] + [base * steps[-1]]
     if odd := [width for width in with_attention if width % head_channels]:
         raise ValueError(f"head_channels={head_channels} does not divide the {odd[0]} channels of an attention block")
-    members = ({"label": {}} if classes else {}) if conditioning is None else conditioning
-    if unknown := [name for name in members if name not in CONDITIONINGS]:
-        raise ValueError(f"conditioning={unknown[0]!r}: choose from {', '.join(CONDITIONINGS)}")
 
     module = UNet(
         channels=channels,
-        conditions={name: CONDITIONINGS[name](classes, 4 * base, **options) for name, options in members.items()},
+        conditions=conditions(conditioning, classes, 4 * base),
         base=base,
         multipliers=steps,
         blocks=blocks,
