@@ -7,7 +7,7 @@ masked; controls ``NULL_CONTROL``, which an embedder must map to the zero vector
 import jax
 import jax.numpy as jnp
 
-from maskdiff_jax.types import Array, Cond, Key
+from maskdiff_jax.types import Array, Cond, CondShape, Key
 
 SEMANTICS = ("label", "text", "text_mask", "pooled")
 CONTROLS = ("controls_high", "controls_low")
@@ -16,6 +16,23 @@ PARTS = {"semantics": SEMANTICS, "controls": CONTROLS, "all": SEMANTICS + CONTRO
 NULL_LABEL = -1
 NULL_CONTROL = -1e6  # finite, so that NaN checks stay usable; far outside pixels, degrees and fractions
 _NULLS = {"label": NULL_LABEL, "controls_high": NULL_CONTROL, "controls_low": NULL_CONTROL}
+
+
+def example(shape: CondShape, b: int = 1) -> Cond:
+    """Conditions of ``shape`` for ``b`` images, every one at label 0, unmasked and otherwise 0."""
+
+    def zeros(*sizes: int) -> Array | None:
+        return jnp.zeros((b, *sizes)) if all(sizes) else None
+
+    text = zeros(shape.text_length, shape.text_width)
+    return Cond(
+        label=jnp.zeros(b, jnp.int32) if shape.classes else None,
+        text=text,
+        text_mask=None if text is None else jnp.ones((b, shape.text_length), bool),
+        pooled=zeros(shape.pooled_width),
+        controls_high=zeros(shape.controls_high),
+        controls_low=zeros(shape.controls_low),
+    )
 
 
 def null(cond: Cond, which: str = "semantics") -> Cond:

@@ -22,6 +22,7 @@ from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, c
 from maskdiff_jax.data import DataError, Dataset, ingest
 from maskdiff_jax.inference import flops_per_image
 from maskdiff_jax.masks import VISIBILITIES
+from maskdiff_jax.tokens import segments
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.flops import count_flops
 from maskdiff_jax.train.parallel import batch_sharding, check_batch, make_mesh, replicated
@@ -197,12 +198,12 @@ def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def _tokens(experiment: Experiment) -> dict[str, int] | None:
-    tokens = experiment.model.tokens
-    if tokens is None:
+    if experiment.model.tokens is None:
         return None
     visibility = part("visibility", VISIBILITIES, experiment.config.visibility)
-    visible = jax.eval_shape(lambda keys: visibility.sample(keys, tokens.grid), _one_key())
-    return {"total": int(np.prod(tokens.grid)), "visible": visible.shape[1]}
+    grids = [segment.grid for segment in segments(experiment.model.tokens)]
+    visible = jax.eval_shape(lambda keys: [visibility.sample(keys, grid) for grid in grids], _one_key())
+    return {"total": sum(map(math.prod, grids)), "visible": sum(ids.shape[1] for ids in visible)}
 
 
 def _one_key() -> Any:

@@ -1,4 +1,4 @@
-"""Images as tokens: cut into patches, keep some, put them back; and fixed positions.
+"""Images as tokens: cut into patches, keep some, put them back; token segments; and fixed positions.
 
 A token grid is counted row by row: token i is at (i // columns, i % columns).
 """
@@ -6,7 +6,7 @@ A token grid is counted row by row: token i is at (i // columns, i % columns).
 import jax.numpy as jnp
 import numpy as np
 
-from maskdiff_jax.types import Array
+from maskdiff_jax.types import Array, Segments, Tokens
 
 
 def patchify(x: Array, patch: int) -> Array:
@@ -38,6 +38,23 @@ def scatter(tokens: Array, ids: Array, n: int, fill: float = 0.0) -> Array:
     b = tokens.shape[0]
     out = jnp.full((b, n, *tokens.shape[2:]), fill, tokens.dtype)
     return out.at[jnp.arange(b)[:, None], ids].set(tokens)
+
+
+def segments(tokens: Segments) -> tuple[Tokens, ...]:
+    """The token grids of a network, also where it is one."""
+    return (tokens,) if isinstance(tokens, Tokens) else tokens
+
+
+def cut(image: Array, tokens: Segments) -> tuple[Array, ...]:
+    """An image [b, h, w, c] as the patches [b, n, p, p, c] of each segment."""
+    return tuple(patchify(image[..., slice(*(s.channels or (None,)))], s.patch) for s in segments(tokens))
+
+
+def assemble(units: Array | tuple[Array, ...], tokens: Segments) -> Array:
+    """The patches of all tokens, [b, n, p, p, c] or a tuple of them for segments, as an image: the inverse of `cut`."""
+    parts = units if isinstance(units, tuple) else (units,)
+    images = [unpatchify(part, s.grid) for part, s in zip(parts, segments(tokens), strict=True)]
+    return jnp.concatenate(images, axis=-1)
 
 
 def sincos_2d(width: int, grid: tuple[int, int], period: float = 10_000.0) -> np.ndarray:

@@ -68,10 +68,18 @@ class Times(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """The token grid of a transformer: ``grid`` (rows, columns) of square patches of side ``patch``."""
+    """The token grid of a transformer: ``grid`` (rows, columns) of square patches of side ``patch``.
+
+    ``channels`` (first, stop): those of the image that the tokens hold; None for all.
+    """
 
     grid: tuple[int, int]
     patch: int
+    channels: tuple[int, int] | None = None
+
+
+# One token grid, or several side by side in one transformer (segments): then ids, predictions, targets are tuples too.
+Segments = Tokens | tuple[Tokens, ...]
 
 
 class Visibility(NamedTuple):
@@ -104,7 +112,8 @@ class Cond(NamedTuple):
     """What an image is conditioned on; absent parts are None.
 
     label [b] int32 (null: -1) · text [b, l, d] with text_mask [b, l] bool · pooled [b, d] · controls_high [b, m] ·
-    controls_low [b, m].
+    controls_low [b, m] · phase [b] in [0, 1], how far the low-level controls are let in at the present noise level: set
+    by the objective and the denoiser (None: fully).
     """
 
     label: Array | None = None
@@ -113,6 +122,26 @@ class Cond(NamedTuple):
     pooled: Array | None = None
     controls_high: Array | None = None
     controls_low: Array | None = None
+    phase: Array | None = None
+
+
+class CondShape(NamedTuple):
+    """The sizes of the conditions that a network is built for; 0 where there is none of a kind.
+
+    classes: of ``label``; text_length and text_width: the l and d of ``text``; pooled_width: the d of ``pooled``;
+    controls_high and controls_low: the m of each.
+    """
+
+    classes: int = 0
+    text_length: int = 0
+    text_width: int = 0
+    pooled_width: int = 0
+    controls_high: int = 0
+    controls_low: int = 0
+
+
+# t [b] -> [b], how far the low-level controls are let in at t: 0 not at all, 1 fully.
+Phase = Callable[[Array], Array]
 
 
 class Batch(NamedTuple):
@@ -134,12 +163,13 @@ class Output(NamedTuple):
 
     ``prediction``: [b, k, p, p, c] for a token model, [b, h, w, c] otherwise. ``ids`` [b, k]: the tokens that it
     answers for, None when that is all of them in order. ``variance``: interpolation coefficient in [0, 1] between the
-    posterior's two log bounds, in the shape of ``prediction``, or None. ``taps``: named intermediate arrays.
+    posterior's two log bounds, in the shape of ``prediction``, or None. ``taps``: named intermediate arrays. With
+    several token segments the first three are tuples, one entry each.
     """
 
-    prediction: Array
-    ids: Array | None = None
-    variance: Array | None = None
+    prediction: Array | tuple[Array, ...]
+    ids: Array | tuple[Array, ...] | None = None
+    variance: Array | tuple[Array, ...] | None = None
     taps: dict[str, Array] = {}  # noqa: RUF012  (never mutated)
 
 
@@ -147,12 +177,13 @@ class Model(NamedTuple):
     """A network as two pure functions.
 
     ``init(key) -> params``; ``apply(params, x, level, cond, *, visible=None, train=False, key=None) -> Output`` with x
-    [b, h, w, c], level [b] and visible ids [b, k] or None for all. ``tokens`` is None for a network without tokens.
+    [b, h, w, c], level [b] and visible ids [b, k] (with segments a tuple of them) or None for all. ``tokens`` is None
+    for a network without tokens.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[..., Output]
-    tokens: Tokens | None = None
+    tokens: Segments | None = None
 
 
 class Denoised(NamedTuple):

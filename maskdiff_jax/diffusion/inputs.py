@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from maskdiff_jax.diffusion.prediction import like
-from maskdiff_jax.types import Array, Coeffs, Inputs, Process
+from maskdiff_jax.types import Array, Coeffs, Cond, Inputs, Phase, Process
 
 
 def default() -> Inputs:
@@ -38,7 +38,9 @@ def edm(data_std: float = 0.5) -> Inputs:
 INPUTS = {"default": default, "discrete": discrete, "edm": edm}
 
 
-def feed(inputs: Inputs, process: Process, c: Coeffs, x_t: Array, t: Array) -> tuple[Array, Array]:
-    """The network's two inputs for x_t [b, ...] at t [b]: the scaled image and the level [b]."""
+def feed(
+    inputs: Inputs, process: Process, c: Coeffs, x_t: Array, t: Array, cond: Cond, phase: Phase | None = None
+) -> tuple[Array, Array, Cond]:
+    """The network's inputs for x_t [b, ...] at t [b]: the scaled image, the level [b], the conditions with phase(t)."""
     scale, level = inputs(process, c, t)
-    return like(scale, x_t) * x_t, level
+    return like(scale, x_t) * x_t, level, cond if phase is None else cond._replace(phase=phase(t))

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from maskdiff_jax.types import Array, Cond, Key, Model, Output, Params, Tokens
+from maskdiff_jax.types import Array, Cond, Key, Model, Output, Params, Segments
 
 
 def from_linen(
-    module: nn.Module, image_shape: tuple[int, int, int], tokens: Tokens | None = None, cond: Cond | None = None
+    module: nn.Module, image_shape: tuple[int, int, int], tokens: Segments | None = None, cond: Cond | None = None
 ) -> Model:
     """The `Model` of a Linen module called as ``module(x, level, cond, visible=..., train=...) -> Output``.
 
@@ -29,7 +29,7 @@ def from_linen(
         level: Array,
         cond: Cond,
         *,
-        visible: Array | None = None,
+        visible: Array | tuple[Array, ...] | None = None,
         train: bool = False,
         key: Key | None = None,
     ) -> Output:

@@ -6,13 +6,15 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
 from maskdiff_jax.tokens import gather, patchify, sincos_2d
-from maskdiff_jax.types import Cond, Model, Output, Tokens
+from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
 
 # Table 1 of the paper.
 PRESETS = {
@@ -25,7 +27,7 @@ PRESETS = {
 
 def dit(
     image_shape: tuple[int, int, int],
-    classes: int = 0,
+    classes: int | CondShape = 0,
     *,
     preset: str = "S",
     patch: int = 2,
@@ -39,6 +41,8 @@ def dit(
     dtype: str = "float32",
 ) -> Model:
     """A DiT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
+
+    ``classes`` is their number, or the shape of all conditions that the data carry.
 
     Only the visible tokens are embedded and computed: ``apply(..., visible=ids)`` answers for ``ids`` [b, k] with a
     prediction [b, k, p, p, c], float32. A fresh network predicts exactly 0.
@@ -57,34 +61,22 @@ def dit(
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r}: choose from {', '.join(PRESETS)}")
     layers.check_dtype(dtype)
-    asked = {"width": width, "depth": depth, "heads": heads}
-    size = PRESETS[preset] | {name: value for name, value in asked.items() if value is not None}
-    counts = {**size, "patch": patch, "mlp_ratio": mlp_ratio, "level_scale": level_scale}
-    if small := [f"{name}={value}" for name, value in counts.items() if value <= 0]:
-        raise ValueError(f"dit: must be positive: {', '.join(small)}")
-    h, w, channels = image_shape
-    if h % patch or w % patch:
-        raise ValueError(f"patch={patch} does not divide an image of {h}×{w}")
-    if size["width"] % size["heads"] or size["width"] % 4:
-        raise ValueError(f"width={size['width']} must be divisible by heads={size['heads']} and by 4")
-
-    grid = Tokens((h // patch, w // patch), patch)
+    asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
+    size = preset_sizes("dit", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
+    check_heads(size["width"], size["heads"], 4)
+    grid, shape = token_grid(image_shape, patch), cond_shape(classes)
     module = DiT(
         tokens=grid,
-        channels=channels,
-        conditions=conditions(conditioning, classes, size["width"]),
-        width=size["width"],
-        depth=size["depth"],
-        heads=size["heads"],
+        channels=image_shape[-1],
+        conditions=conditions(conditioning, shape, size["width"]),
+        **size,  # pyright: ignore[reportArgumentType]
         mlp_ratio=mlp_ratio,
         learned_variance=learned_variance,
         level_scale=level_scale,
         dtype=dtype,
     )
-    return from_linen(module, (h, w, channels), grid)
+    return from_linen(module, image_shape, grid, example(shape))
 
 
 class Block(nn.Module):
@@ -95,11 +87,13 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b k w"], c: Float[Array, "b w"]) -> Float[Array, "b k w"]:
+    def __call__(
+        self, x: Float[Array, "b k w"], c: Float[Array, "b w"], mask: Bool[Array, "b k"] | None = None
+    ) -> Float[Array, "b k w"]:
         modulation = layers.Modulation(6, self.dtype, name="modulation")(c)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
-        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h)
+        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h, mask)
         h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
 
@@ -138,11 +132,10 @@ class DiT(nn.Module):
             patches, positions = gather(patches, visible), positions[0, visible]
         b, k = patches.shape[:2]
         h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
-        if context.tokens is not None:
-            h = jnp.concatenate([context.tokens.astype(h.dtype), h], axis=1)
+        h, mask = layers.prepend(context.tokens, context.mask, h)
 
         for i in range(self.depth):
-            h = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")(h, c)
+            h = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")(h, c, mask)
 
         features = self.channels * (2 if self.learned_variance else 1)
         out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h[:, -k:], c)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 DTYPES = ("float32", "bfloat16")
 
@@ -69,17 +69,31 @@ class LevelEmbedding(nn.Module):
         return linear(nn.silu(h), self.width, kernel_init=embedding_init, name="out")
 
 
+def prepend(
+    tokens: Float[Array, "b m w"] | None, mask: Bool[Array, "b m"] | None, x: Float[Array, "b k w"]
+) -> tuple[Float[Array, "b mk w"], Bool[Array, "b mk"] | None]:
+    """Condition tokens [b, m, w] before the image's, and the mask of all where the conditions have one."""
+    if tokens is None:
+        return x, None
+    joint = jnp.concatenate([tokens.astype(x.dtype), x], axis=1)
+    return joint, None if mask is None else jnp.concatenate([mask, jnp.ones(x.shape[:2], bool)], axis=1)
+
+
 class Attention(nn.Module):
-    """Self-attention among the tokens of an image, with one fused projection to queries, keys and values."""
+    """Self-attention among the tokens of an image, with one fused projection to queries, keys and values.
+
+    ``mask`` is False at tokens that nobody attends to; None: there are none.
+    """
 
     heads: int
     dtype: DTypeLike = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b k w"]) -> Float[Array, "b k w"]:
+    def __call__(self, x: Float[Array, "b k w"], mask: Bool[Array, "b k"] | None = None) -> Float[Array, "b k w"]:
         b, k, width = x.shape
         qkv = linear(x, 3 * width, dtype=self.dtype, name="qkv").reshape(b, k, 3, self.heads, width // self.heads)
-        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        keys = None if mask is None else mask[:, None, None, :]
+        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=keys)
         return linear(h.reshape(b, k, width), width, dtype=self.dtype, name="out")
 
 

@@ -58,7 +58,7 @@ def from_nnx(
         level: Array,
         cond: Cond,
         *,
-        visible: Array | None = None,
+        visible: Any = None,
         train: bool = False,
         key: Key | None = None,
     ) -> Output:
@@ -74,8 +74,8 @@ def from_nnx(
             module.train()
         else:
             module.eval()
-        out = module(x, level, cond) if tokens is None else module(x, level, cond, visible=visible)
-        out = out if isinstance(out, Output) else Output(out, visible)
+        answer = module(x, level, cond) if tokens is None else module(x, level, cond, visible=visible)
+        out: Any = answer if isinstance(answer, Output) else Output(answer, visible)
         expected = _answer(x.shape, tokens, visible)
         if out.prediction.shape != expected:
             raise ValueError(f"from_nnx: the module answers {list(out.prediction.shape)}, expected {list(expected)}")

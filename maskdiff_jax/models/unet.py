@@ -8,11 +8,13 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from maskdiff_jax.cond import example
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import conditions, merge
 from maskdiff_jax.models.layers import LevelEmbedding, check_dtype, zeros
+from maskdiff_jax.models.sizes import cond_shape
 from maskdiff_jax.models.unet_layers import AttentionBlock, ResBlock, conv, group_norm
-from maskdiff_jax.types import Cond, Model, Output
+from maskdiff_jax.types import Cond, CondShape, Model, Output
 
 # By the shorter side. 64 and more: ADM's. 32: Debias's (Yu et al. 2024). Below: the same, down to 4 pixels or 7; ours.
 MULTIPLIERS = {
@@ -28,7 +30,7 @@ MULTIPLIERS = {
 
 def unet(
     image_shape: tuple[int, int, int],
-    classes: int = 0,
+    classes: int | CondShape = 0,
     *,
     base: int = 128,
     multipliers: Sequence[int] | None = None,
@@ -68,6 +70,7 @@ def unet(
     h, w, channels = image_shape
     side = min(h, w)
     check_dtype(dtype)
+    shape = cond_shape(classes)
     if multipliers is None and side not in MULTIPLIERS:
         known = ", ".join(map(str, MULTIPLIERS))
         raise ValueError(f"unet: give multipliers for an image of {h}×{w}; there are defaults for sides of {known}")
@@ -94,7 +97,7 @@ def unet(
 
     module = UNet(
         channels=channels,
-        conditions=conditions(conditioning, classes, 4 * base),
+        conditions=conditions(conditioning, shape, 4 * base),
         base=base,
         multipliers=steps,
         blocks=blocks,
@@ -105,7 +108,7 @@ def unet(
         level_scale=level_scale,
         dtype=dtype,
     )
-    return from_linen(module, (h, w, channels))
+    return from_linen(module, (h, w, channels), cond=example(shape))
 
 
 class UNet(nn.Module):
@@ -143,7 +146,9 @@ class UNet(nn.Module):
             return ResBlock(width, self.groups, self.dtype, resample, name=name)(h, c)
 
         def attend(h: Array, name: str) -> Array:
-            return AttentionBlock(self.head_channels, self.groups, self.dtype, name=name)(h, context.tokens)
+            return AttentionBlock(self.head_channels, self.groups, self.dtype, name=name)(
+                h, context.tokens, context.mask
+            )
 
         def block(h: Array, i: int, name: str) -> Array:
             h = residual(h, self.base * self.multipliers[i], name)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from maskdiff_jax.models.layers import linear, zeros
 
@@ -99,7 +99,10 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], context: Float[Array, "b m d"] | None = None
+        self,
+        x: Float[Array, "b h w c"],
+        context: Float[Array, "b m d"] | None = None,
+        mask: Bool[Array, "b m"] | None = None,
     ) -> Float[Array, "b h w c"]:
         b, height, width, channels = x.shape
         heads = channels // self.head_channels
@@ -113,5 +116,8 @@ class AttentionBlock(nn.Module):
         query, keys_values = qkv[:, :, 0], qkv[:, :, 1:]
         if context is not None:
             keys_values = jnp.concatenate([keys_values, project(context, 2, "context")], axis=1)
-        h = jax.nn.dot_product_attention(query, keys_values[:, :, 0], keys_values[:, :, 1])
+        seen = None
+        if mask is not None:
+            seen = jnp.concatenate([jnp.ones((b, height * width), bool), mask], axis=1)[:, None, None, :]
+        h = jax.nn.dot_product_attention(query, keys_values[:, :, 0], keys_values[:, :, 1], mask=seen)
         return x + linear(h.reshape(x.shape), channels, dtype=self.dtype, kernel_init=zeros, name="out")

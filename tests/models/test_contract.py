@@ -185,7 +185,7 @@ def test_new_values_do_not_compile_again(name, batch):
     before = len(case(name).traces)
     assert before >= 1
     params = jax.tree.map(lambda x: x + 0.01, case(name).params)
-    case(name).apply(params, batch.image + 1, LEVEL + 1, Cond(label=jnp.full(BATCH, -1)), None)
+    case(name).apply(params, batch.image + 1, LEVEL + 1, Cond(label=jnp.full(BATCH, -1, jnp.int32)), None)
     assert len(case(name).traces) == before
 
 

@@ -1,4 +1,4 @@
-"""How conditions enter a backbone: ``CONDITIONINGS[name](classes, width, **options)`` maps a `Cond` to a `Context`."""
+"""How conditions enter a backbone: ``CONDITIONINGS[name](shape, width, **options)`` maps a `Cond` to a `Context`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,18 +9,21 @@ from maskdiff_jax.models.conditioning.base import Context as Context
 from maskdiff_jax.models.conditioning.base import merge as merge
 from maskdiff_jax.models.conditioning.label import label as label
 from maskdiff_jax.models.conditioning.label import label_token as label_token
+from maskdiff_jax.types import CondShape
 
 CONDITIONINGS = {"label": label, "label_token": label_token}
 
 
-def conditions(members: Mapping[str, Mapping[str, Any]] | None, classes: int, width: int) -> dict[str, nn.Module]:
-    """The modules of ``members`` (name -> options); by default the label as a vector, where there are classes.
+def conditions(
+    members: Mapping[str, Mapping[str, Any]] | None, shape: CondShape, width: int, label: str = "label"
+) -> dict[str, nn.Module]:
+    """The modules of ``members`` (name -> options); by default the label where there are classes, as ``label`` says.
 
     Raises ValueError for an unknown name and for a negative number of classes.
     """
-    if classes < 0:
-        raise ValueError(f"classes={classes}: a number of classes, or 0 for an unconditional network")
-    members = ({"label": {}} if classes else {}) if members is None else members
+    if shape.classes < 0:
+        raise ValueError(f"classes={shape.classes}: a number of classes, or 0 for an unconditional network")
+    members = ({label: {}} if shape.classes else {}) if members is None else members
     if unknown := [name for name in members if name not in CONDITIONINGS]:
         raise ValueError(f"conditioning={unknown[0]!r}: choose from {', '.join(CONDITIONINGS)}")
-    return {name: CONDITIONINGS[name](classes, width, **options) for name, options in members.items()}
+    return {name: CONDITIONINGS[name](shape, width, **options) for name, options in members.items()}

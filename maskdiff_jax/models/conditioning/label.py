@@ -6,17 +6,17 @@ from jaxtyping import Array, Float
 
 from maskdiff_jax.models.conditioning.base import Context
 from maskdiff_jax.models.layers import embedding_init
-from maskdiff_jax.types import Cond
+from maskdiff_jax.types import Cond, CondShape
 
 
-def label(classes: int, width: int) -> nn.Module:
+def label(shape: CondShape, width: int) -> nn.Module:
     """The label as a vector (the DiT of Peebles & Xie 2023)."""
-    return LabelVector(_checked(classes), width)
+    return LabelVector(_checked(shape.classes), width)
 
 
-def label_token(classes: int, width: int) -> nn.Module:
+def label_token(shape: CondShape, width: int) -> nn.Module:
     """The label as one token: it acts through attention alone (Peebles & Xie 2023, §3.2, in-context conditioning)."""
-    return LabelToken(_checked(classes), width)
+    return LabelToken(_checked(shape.classes), width)
 
 
 class LabelVector(nn.Module):

@@ -11,7 +11,7 @@ from maskdiff_jax.cond import drop, null
 from maskdiff_jax.models import CONDITIONINGS
 from maskdiff_jax.models.conditioning import Context, merge
 from maskdiff_jax.models.dit import dit
-from maskdiff_jax.types import Cond
+from maskdiff_jax.types import Cond, CondShape
 from tests.models.perturb import random_params
 
 CLASSES = 3
@@ -59,7 +59,7 @@ def test_absence_and_no_classes_are_errors(name):
     with pytest.raises(ValueError, match=r"cond\.label is None"):
         answer(name, Cond())
     with pytest.raises(ValueError, match="needs classes ≥ 1, got 0"):
-        CONDITIONINGS[name](0, 16)
+        CONDITIONINGS[name](CondShape(), 16)
 
 
 @every_member
