@@ -184,7 +184,7 @@ def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
     dataset, config = experiment.dataset, experiment.config
 
     def records(n: int, sharding: Any) -> dict[str, Any]:
-        image = {"image": jax.ShapeDtypeStruct((n, *dataset.shape), np.uint8, sharding=sharding)}
+        image = {"image": jax.ShapeDtypeStruct((n, *dataset.shape), dataset.dtype, sharding=sharding)}
         label = {"label": jax.ShapeDtypeStruct((n,), np.int32, sharding=sharding)}
         return image | label if dataset.classes else image
 

@@ -57,15 +57,24 @@ def assemble(units: Array | tuple[Array, ...], tokens: Segments) -> Array:
     return jnp.concatenate(images, axis=-1)
 
 
-def sincos_2d(width: int, grid: tuple[int, int], period: float = 10_000.0) -> np.ndarray:
+def sincos_2d(
+    width: int, grid: tuple[int, int], period: float = 10_000.0, trained: tuple[int, int] | None = None
+) -> np.ndarray:
     """Fixed 2-D sine-cosine positions [n, width], float32 (Vaswani et al. 2017, each half of the width for one axis).
 
     The first half encodes the column, the second the row (the order of the published DiT), each as [sin, cos] of
-    width/4 frequencies. Raises ValueError where ``width`` is not a multiple of 4.
+    width/4 frequencies. ``trained``: a grid whose positions are resampled at the centres of this one's patches, so that
+    a finer grid stays inside the range that was trained; None counts 0, 1, 2, …, beyond it where the grid is larger.
+    Raises ValueError where ``width`` is not a multiple of 4.
     """
     if width % 4:
         raise ValueError(f"2-D sine-cosine positions need a width divisible by 4, got {width}")
     rates = period ** -(np.arange(width // 4) / (width // 4))
-    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    rows, columns = np.meshgrid(*map(_places, grid, trained or grid), indexing="ij")
     angles = [axis.reshape(-1, 1) * rates for axis in (columns, rows)]
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
+
+
+def _places(n: int, trained: int) -> np.ndarray:
+    """Where the centres of n cells lie in units of ``trained`` cells; 0..n-1 where the two are equal."""
+    return (np.arange(n) + 0.5) * (trained / n) - 0.5

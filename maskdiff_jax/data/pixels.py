@@ -1,9 +1,9 @@
-"""Between stored pixels, uint8 in 0..255, and the images of the library, float in [-1, 1]."""
+"""Between stored pixels, uint8 in 0..255, and the images of the library, float in [-1, 1] (stored so, or not)."""
 
 
 def to_float(pixels):
-    """uint8 -> float32, 0 -> -1 and 255 -> 1; NumPy or jax."""
-    return pixels.astype("float32") / 127.5 - 1.0
+    """uint8 -> float32, 0 -> -1 and 255 -> 1, and float32 as it is; NumPy or jax."""
+    return pixels if pixels.dtype == "float32" else pixels.astype("float32") / 127.5 - 1.0
 
 
 def to_uint8(images):

@@ -4,6 +4,7 @@ A new data set is one function that returns a `Dataset`, and its line in `DATASE
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,7 +19,7 @@ class Source(Protocol):
     """A fixed collection of images of one size, read by index.
 
     ``fetch(indices [b]) -> {"image": uint8 [b, h, w, c], "label": int32 [b]}`` in the order asked for, repeats allowed;
-    "label" is absent where the data have none. ``fingerprint`` differs where the records differ. Called from several
+    "label" is absent where the data have none, and images may be float32 in the library's units instead. ``fingerprint`` differs where the records differ. Called from several
     threads; pickled where batches are loaded by worker processes. No jax in here.
     """
 
@@ -31,7 +32,11 @@ class Source(Protocol):
 
 
 class Dataset(NamedTuple):
-    """Images of ``shape`` (h, w, c) in ``classes`` classes (0: unlabelled), and the names of those that have one."""
+    """Images of ``shape`` (h, w, c) in ``classes`` classes (0: unlabelled), and the names of those that have one.
+
+    ``dtype``: of the stored images, "uint8" or "float32". ``draw(images [n, h, w, c]) -> uint8 [H, W, 3]``: how samples
+    are shown, for data that are no pictures; None shows a grid of them.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -39,6 +44,8 @@ class Dataset(NamedTuple):
     train: Source
     heldout: Source
     class_names: tuple[str, ...] = ()
+    dtype: str = "uint8"
+    draw: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -48,14 +55,16 @@ class Dataset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """A source in memory: ``image`` uint8 [n, h, w, c] and ``label`` int32 [n] or None."""
+    """A source in memory: ``image`` uint8 or float32 [n, h, w, c] and ``label`` int32 [n] or None."""
 
     image: np.ndarray
     label: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.image.dtype != np.uint8 or self.image.ndim != 4:
-            raise DataError(f"images must be uint8 [n, h, w, c], got {self.image.dtype} {list(self.image.shape)}")
+        if self.image.dtype not in (np.uint8, np.float32) or self.image.ndim != 4:
+            raise DataError(
+                f"images must be uint8 or float32 [n, h, w, c], got {self.image.dtype} {list(self.image.shape)}"
+            )
         if self.label is not None and (self.label.dtype != np.int32 or self.label.shape != self.image.shape[:1]):
             raise DataError(
                 f"labels must be int32 [{len(self.image)}], got {self.label.dtype} {list(self.label.shape)}"

@@ -37,6 +37,7 @@ def dit(
     mlp_ratio: float = 4.0,
     learned_variance: bool = False,
     level_scale: float = 1000.0,
+    trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
     dtype: str = "float32",
 ) -> Model:
@@ -54,6 +55,8 @@ def dit(
       learned_variance: also return ``variance`` = (v + 1) / 2 clipped to [0, 1], v being a second head. iDDPM (Nichol &
         Dhariwal 2021, §3.1) leaves v unclipped; where the clip binds, v receives no gradient.
       level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
+      trained_grid: rows and columns of the tokens that the weights were trained on, where they come from a run at
+        another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes.
       dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
@@ -74,6 +77,7 @@ def dit(
         mlp_ratio=mlp_ratio,
         learned_variance=learned_variance,
         level_scale=level_scale,
+        trained_grid=trained_grid,
         dtype=dtype,
     )
     return from_linen(module, image_shape, grid, example(shape))
@@ -110,6 +114,7 @@ class DiT(nn.Module):
     mlp_ratio: float
     learned_variance: bool
     level_scale: float
+    trained_grid: tuple[int, int] | None
     dtype: DTypeLike
 
     @nn.compact
@@ -127,7 +132,7 @@ class DiT(nn.Module):
         c = c if context.vector is None else c + context.vector
 
         patches = patchify(x, self.tokens.patch)
-        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid), self.dtype)[None]
+        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
         if visible is not None:  # before any computation, so that hidden tokens cost nothing
             patches, positions = gather(patches, visible), positions[0, visible]
         b, k = patches.shape[:2]
