@@ -19,8 +19,9 @@ class Source(Protocol):
     """A fixed collection of images of one size, read by index.
 
     ``fetch(indices [b]) -> {"image": uint8 [b, h, w, c], "label": int32 [b]}`` in the order asked for, repeats allowed;
-    "label" is absent where the data have none, and images may be float32 in the library's units instead. ``fingerprint`` differs where the records differ. Called from several
-    threads; pickled where batches are loaded by worker processes. No jax in here.
+    "label" is absent where the data have none, and images may be float32 in the library's units instead.
+    ``fingerprint`` differs where the records differ. Called from several threads; pickled where batches are loaded by
+    worker processes. No jax in here.
     """
 
     @property
