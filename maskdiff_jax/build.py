@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from maskdiff_jax import rng
 from maskdiff_jax.codec import CODECS
+from maskdiff_jax.cond import TEXT_PADDINGS, example
 from maskdiff_jax.config import default_config
-from maskdiff_jax.data import AUGMENTS, DATASETS, Augment, Dataset
+from maskdiff_jax.data import AUGMENTS, DATASETS, Augment, Dataset, control_names
 from maskdiff_jax.diffusion.denoiser import make_denoiser
 from maskdiff_jax.diffusion.guidance import GUIDANCES
 from maskdiff_jax.diffusion.inputs import INPUTS
 from maskdiff_jax.diffusion.objective import Objective, make_objective
+from maskdiff_jax.diffusion.phase import PHASES
 from maskdiff_jax.diffusion.prediction import PREDICTIONS
 from maskdiff_jax.diffusion.process import PROCESSES, shift
 from maskdiff_jax.diffusion.times import TIMES
@@ -31,7 +34,23 @@ from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
 from maskdiff_jax.train.parallel import check_batch
 from maskdiff_jax.train.writers import BOARDS
-from maskdiff_jax.types import Array, Batch, Codec, Cond, Inputs, Key, Model, Params, Prediction, Process, Times
+from maskdiff_jax.types import (
+    Array,
+    Batch,
+    Codec,
+    Cond,
+    CondShape,
+    Inputs,
+    Key,
+    Model,
+    Params,
+    Phase,
+    Prediction,
+    Process,
+    Times,
+)
+
+HANDOVERS = {"handover.weights": ("raw", "ema"), "handover.positions": ("interpolate", "extrapolate")}
 
 
 class ConfigError(ValueError):
@@ -48,6 +67,10 @@ class Experiment(NamedTuple):
     prediction: Prediction
     inputs: Inputs
     codec: Codec
+    image_shape: tuple[int, int, int]  # of a training image, augmented and not yet encoded
+    cond: CondShape
+    phase: Phase
+    text_padding: Callable[[Key, Cond], Cond]
     model: Model
     objective: Objective
     heldout: Objective  # dense, all tokens visible, nothing dropped: the loss by which runs compare
@@ -66,16 +89,25 @@ def build(config: ConfigDict) -> Experiment:
     prediction = part("prediction", PREDICTIONS, config.prediction)
     inputs = part("inputs", INPUTS, config.inputs)
     codec = part("codec", CODECS, config.codec)
+    augment = part("augment", AUGMENTS, config.augment)
+    image_shape = checked("augment", augment.shape, dataset.shape)
+    encoded = checked("codec", codec.shape, image_shape)
     times = part("times", TIMES, config.times)
     weighting = part("weighting", WEIGHTINGS, config.weighting)
     if config.loss.max_weight is not None:
         weighting = checked("loss.max_weight", clipped, weighting, config.loss.max_weight)
     if config.loss.normalise:
         weighting = normalised(weighting, process, times)
-    classes = dataset.classes if config.condition.label else 0
-    model = part("model", MODELS, config.model, dataset.shape, classes)
-    visibility = part("visibility", VISIBILITIES, config.visibility)
-    common: dict[str, Any] = {"inputs": inputs, "codec": codec}
+    offered = cond_shape(dataset, config.condition)
+    check_controls(config.condition, augment)
+    phase = part("condition.phase", PHASES, config.condition.phase)
+    text_padding = part("condition.text_padding", TEXT_PADDINGS, config.condition.text_padding)
+    model = part("model", MODELS, config.model, encoded, offered)
+    passes = [(1.0, part("visibility", VISIBILITIES, config.visibility))]
+    if config.second_pass.weight:
+        second = part("second_pass.visibility", VISIBILITIES, config.second_pass.visibility)
+        passes.append((config.second_pass.weight, second))
+    common: dict[str, Any] = {"inputs": inputs, "codec": codec, "phase": phase}
     objective = checked(
         "objective",
         make_objective,
@@ -85,11 +117,12 @@ def build(config: ConfigDict) -> Experiment:
         weighting,
         times,
         part("supervision", SUPERVISIONS, config.supervision),
-        passes=((1.0, visibility),),
+        passes=tuple(passes),
         drop_semantics=config.condition.drop_semantics,
         drop_everything=config.condition.drop_everything,
         weight_by_inclusion=config.loss.weight_by_inclusion,
         vlb_weight=config.loss.vlb_weight,
+        text_padding=text_padding,
         **common,
     )
     measured = checked("evaluate.space", constant, config.evaluate.space)
@@ -97,7 +130,7 @@ def build(config: ConfigDict) -> Experiment:
     heldout = make_objective(model, process, prediction, measured, heldout_times, dense(), **common)
     bound, bits_per_dim = config.evaluate.bits_per_dim, None
     if bound.images:
-        options = {"variance": bound.variance, "steps": bound.steps}
+        options = {"variance": bound.variance, "steps": bound.steps, "phase": phase}
         path = "evaluate.bits_per_dim"
         bits_per_dim = checked(path, make_bits_per_dim, model, process, prediction, inputs, **options)
     optimizer = checked(
@@ -112,11 +145,15 @@ def build(config: ConfigDict) -> Experiment:
     experiment = Experiment(
         config=config,
         dataset=dataset,
-        augment=part("augment", AUGMENTS, config.augment),
+        augment=augment,
         process=process,
         prediction=prediction,
         inputs=inputs,
         codec=codec,
+        image_shape=image_shape,
+        cond=offered,
+        phase=phase,
+        text_padding=text_padding,
         model=model,
         objective=objective,
         heldout=heldout,
@@ -142,13 +179,30 @@ def trace(experiment: Experiment) -> None:
 
 def abstract_batch(experiment: Experiment, b: int) -> Batch:
     """Shapes of a training batch of ``b`` images."""
-    dataset, labelled = experiment.dataset, experiment.config.condition.label
+    return jax.eval_shape(lambda: Batch(jnp.zeros((b, *experiment.image_shape)), example(experiment.cond, b)))
 
-    def batch() -> Batch:
-        label = jnp.zeros(b, jnp.int32) if dataset.classes and labelled else None
-        return Batch(jnp.zeros((b, *dataset.shape)), Cond(label=label))
 
-    return jax.eval_shape(batch)
+def cond_shape(dataset: Dataset, condition: ConfigDict) -> CondShape:
+    """The conditions that a network is given: what the data have and the config asks for."""
+    return CondShape(
+        classes=dataset.classes if condition.label else 0,
+        controls_high=len(condition.controls_high),
+        controls_low=len(condition.controls_low),
+    )
+
+
+def check_controls(condition: ConfigDict, augment: Augment) -> None:
+    """Raise ConfigError for a control that the data do not record."""
+    known = control_names(augment)
+    for key in ("controls_high", "controls_low"):
+        if not isinstance(condition[key], tuple | list):
+            raise ConfigError(f"config.condition.{key}: a tuple of names, got {condition[key]!r}")
+        for name in condition[key]:
+            if name not in known:
+                raise ConfigError(
+                    f"config.condition.{key}: the data record no {name!r}{_closest(name, known)}; "
+                    f"choose from {', '.join(known)}, or from those of another config.augment"
+                )
 
 
 def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Params, Key, Cond], Array]:
@@ -163,21 +217,25 @@ def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Param
     clip = (-1.0, 1.0) if settings.clip else None
 
     def generate(params: Params, keys: Key, cond: Cond) -> Array:
-        denoiser = guidance(make_denoiser(e.model, params, process, e.prediction, e.inputs, clip))
-        noise = initial_noise(process, keys, e.dataset.shape)
+        cond = e.text_padding(rng.key_for(keys, "text_padding"), cond)
+        denoiser = guidance(make_denoiser(e.model, params, process, e.prediction, e.inputs, clip, e.phase))
+        noise = initial_noise(process, keys, e.codec.shape(e.image_shape))
         return e.codec.decode(None, sample(denoiser, sampler, process, times, noise, cond, keys))
 
     return generate
+
+
+def strength(guidance: ConfigDict) -> str:
+    """The option of a guidance that is its strength on the semantics: the first of its factory."""
+    factory = _factory("sample.guidance", GUIDANCES, guidance.name)
+    return next(iter(inspect.signature(factory).parameters))
 
 
 def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict, *args: Any) -> Any:
     """``table[section.name](*args, **other keys)``. Raises ConfigError with the path, and the choices for a name."""
     options = dict(section)
     name = options.pop("name")
-    factory = _imported(path, name) if ":" in str(name) else table.get(name)
-    if factory is None:
-        choices = f"choose from {', '.join(table)}, or name your own as 'package.module:function'"
-        raise ConfigError(f"config.{path}.name: unknown {name!r}{_closest(name, table)}; {choices}")
+    factory = _factory(path, table, name)
     taken = [p for p in inspect.signature(factory).parameters.values()][len(args) :]
     if not any(p.kind is p.VAR_KEYWORD for p in taken):
         known = [p.name for p in taken]
@@ -189,6 +247,14 @@ def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict
             if p.default is p.empty and p.name not in options:
                 raise ConfigError(f"config.{path}: {name!r} needs the option {p.name!r}")
     return checked(path, factory, *args, **options)
+
+
+def _factory(path: str, table: Mapping[str, Callable[..., Any]], name: str) -> Callable[..., Any]:
+    factory = _imported(path, name) if ":" in str(name) else table.get(name)
+    if factory is None:
+        choices = f"choose from {', '.join(table)}, or name your own as 'package.module:function'"
+        raise ConfigError(f"config.{path}.name: unknown {name!r}{_closest(name, table)}; {choices}")
+    return factory
 
 
 def _imported(path: str, name: str) -> Callable[..., Any]:
@@ -239,6 +305,7 @@ def check_values(config: ConfigDict) -> None:
             "seed",
             "log.sample_every",
             "log.heldout_every",
+            "log.quality_every",
             "log.checkpoint_every",
             "evaluate.num",
             "evaluate.bits_per_dim.images",
@@ -249,6 +316,12 @@ def check_values(config: ConfigDict) -> None:
         for path in paths:
             if not isinstance(flat[path], int) or flat[path] < low:
                 raise ConfigError(f"config.{path}: a whole number of at least {low}, got {flat[path]!r}")
+    weight = config.second_pass.weight
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ConfigError(f"config.second_pass.weight: finite and at least 0, got {weight}")
+    for path, choices in HANDOVERS.items():
+        if flat[path] not in choices:
+            raise ConfigError(f"config.{path}: unknown {flat[path]!r}; choose from {', '.join(choices)}")
     if not config.ema:
         raise ConfigError("config.ema: name at least one decay; the first one is sampled and evaluated")
     if config.evaluate.images < config.evaluate.levels:

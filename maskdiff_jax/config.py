@@ -16,7 +16,7 @@ def default_config() -> ConfigDict:
         {
             "name": "",  # of the run, in reports; the config file's name where it is empty
             "seed": 0,
-            "steps": 10_000,  # optimiser steps of the whole run
+            "steps": 10_000,  # optimiser steps of the run; with stages, of a stage that does not say
             "batch": 128,  # images per step, over all devices and micro-batches
             "accumulate": 1,  # micro-batches per step
             "data": {"name": "digits"},  # part: data.DATASETS
@@ -38,17 +38,36 @@ def default_config() -> ConfigDict:
             },
             "supervision": {"name": "dense"},  # part: masks.SUPERVISIONS
             "visibility": {"name": "all"},  # part: masks.VISIBILITIES
+            "second_pass": {  # another forward pass of the same step under another mask (MDT)
+                "weight": 0.0,  # of its loss; 0 leaves it out
+                "visibility": {"name": "patch", "ratio": 0.4},  # part: masks.VISIBILITIES
+            },
             "model": {"name": "dit", "preset": "S", "patch": 2},  # part: models.MODELS
             "condition": {
                 "label": True,  # False: unconditional
                 "drop_semantics": 0.1,  # chance of training on the null label
                 "drop_everything": 0.0,  # chance of nulling the controls too
+                "controls_high": (),  # names of recorded controls that say where things are: data.control_names
+                "controls_low": (),  # names of those that say how they look
+                "phase": {"name": "none"},  # part: diffusion.PHASES, how far the low ones are let in at t
+                "text_padding": {"name": "zero"},  # part: cond.TEXT_PADDINGS
             },
             "optimizer": {"name": "adamw", "b2": 0.99, "weight_decay": 0.0},  # part: train.OPTIMIZERS
             "schedule": {"name": "cosine", "learning_rate": 3e-4, "warmup": 100},  # part: train.SCHEDULES
             "clip": 1.0,  # largest global norm of the gradient; None for no clipping
             "ema": (0.999,),  # decays of the averaged copies of the parameters; the first is sampled and evaluated
             "ema_warmup": True,  # decay min(decay, (1 + n)/(10 + n)) at update n
+            # Stages, one after the other in the same run: each is a dict of the keys above that are its own, as
+            # {"name": "masked", "steps": 1000, "visibility": {"name": "patch", "ratio": 0.75}, "batch": 512}. A part
+            # with another name replaces the part, otherwise sections merge. () is one stage: the config itself.
+            # Override one by its number: --config.stages[0].steps=500
+            "stages": (),
+            "init_from": "",  # a run's workdir whose parameters this run starts from
+            "handover": {  # from one stage to the next, and from init_from
+                "weights": "raw",  # raw, or ema: the first average; optimiser and averages start afresh either way
+                "positions": "interpolate",  # of learned positions to another grid; or extrapolate
+                "renew": (),  # parameters to initialise anew, by the beginnings of their paths: ("final",)
+            },
             "sample": {
                 "sampler": {"name": "dpm_solver"},  # part: samplers.SAMPLERS
                 "spacing": {"name": "uniform"},  # part: samplers.SPACINGS
@@ -76,6 +95,7 @@ def default_config() -> ConfigDict:
                 "every": 50,  # steps between lines of metrics.jsonl
                 "heldout_every": 500,  # steps between dense held-out losses
                 "sample_every": 1000,  # steps between sample grids; 0 for none
+                "quality_every": 0,  # steps between the report's image metrics of evaluate.num samples; 0 for none
                 "checkpoint_every": 500,  # steps between checkpoints
                 "board": "tensorboardx",  # who writes tensorboard/: train.writers.BOARDS; "clu" needs TensorFlow
                 "keep_latest": 2,  # newest checkpoints kept

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, flatten, make_sample
-from maskdiff_jax.data import Source, to_float, to_uint8
-from maskdiff_jax.evaluate.grid import save_png
+from maskdiff_jax.build import ConfigError, Experiment, flatten, make_sample, strength
+from maskdiff_jax.data import Source, conditions, for_heldout, held_out, originals, to_uint8
+from maskdiff_jax.evaluate.grid import image_grid, save_picture
 from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
 from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
 from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
+from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json, write_atomically
-from maskdiff_jax.train.flops import training_flops
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state
@@ -48,21 +48,26 @@ def sample(
     labels: list[str] | None = None,
     seed: int = 0,
     out: str | None = None,
+    controls: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Path:
     """Draw ``num`` images with the newest checkpoint of ``workdir``; write a PNG grid and an .npz beside it.
 
     The .npz holds ``images`` uint8 [n, h, w, c], ``labels`` int32 [n] where there are any, and ``settings`` as JSON.
-    Class labels default to 0, 1, 2, … in turn. ``settings``: steps, guidance, sampler. Returns the PNG's path. Raises
-    ConfigError for labels that the model does not know or an ``out`` that exists.
+    Class labels default to 0, 1, 2, … in turn; ``controls`` are those of `condition`. ``settings``: steps, guidance,
+    sampler. Returns the PNG's path. Raises ConfigError for labels or controls that the model does not know, or an
+    ``out`` that exists.
     """
     apply_settings(config, settings)
-    experiment = build(config)
+    stages = build_stages(config)
     num = num or config.sample.num
-    chosen = labels_for(experiment, labels, num)
+    chosen = labels_for(stages[-1].experiment, labels, num)
     png = _free_path(workdir, out)
-    trained = load(experiment, workdir)
-    images = generator(experiment, config.sample, progress="sampling")(trained.params, num, condition(chosen), seed)
+    stage, trained = load(stages, workdir)
+    experiment = stage.experiment
+    images = generator(experiment, config.sample, progress="sampling")(
+        trained.params, num, condition(experiment, chosen, num, controls), seed
+    )
     save_grid(png, experiment, images, chosen)
     about = {"step": trained.step, "seed": seed, **flatten(config.sample)}
     levels = to_uint8(images)
@@ -81,8 +86,8 @@ def evaluate(config: ConfigDict, workdir: Path, *, num: int | None = None, seed:
     apply_settings(config, settings)
     if num is not None:
         config.evaluate.num = num
-    experiment = build(config)
-    return write_report(experiment, load(experiment, workdir), workdir, seed)
+    stage, trained = load(build_stages(config), workdir)
+    return write_report(stage, config, trained, workdir, seed)
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -102,23 +107,30 @@ def apply_settings(config: ConfigDict, settings: dict[str, Any]) -> None:
         config.sample.steps = settings["steps"]
     if "guidance" in settings:
         with config.ignore_type():
-            config.sample.guidance.scale = settings["guidance"]
+            config.sample.guidance[strength(config.sample.guidance)] = settings["guidance"]
     if settings.get("sampler", config.sample.sampler.name) != config.sample.sampler.name:
         config.sample.sampler = ConfigDict({"name": settings["sampler"]})
 
 
-def load(experiment: Experiment, workdir: Path) -> Trained:
-    """The newest sound checkpoint of a run. Raises CheckpointError where there is none."""
-    decay = experiment.config.ema[0]
-    shapes = abstract_state(experiment.model, experiment.optimizer, make_mesh())
-    wanted = jax.tree_util.tree_map_with_path(  # the optimiser's moments stay on the disk
-        lambda path, leaf: leaf if f".ema['{float(decay)!r}']" in jax.tree_util.keystr(path) else ..., shapes
-    )
+def load(stages: tuple[Stage, ...], workdir: Path) -> tuple[Stage, Trained]:
+    """The newest sound checkpoint of a run and the stage that it is of. Raises CheckpointError where there is none."""
+    mesh = make_mesh()
+
+    def wanted(step: int) -> Any:
+        experiment = stage_at(stages, step).experiment
+        average = f".ema['{float(experiment.config.ema[0])!r}']"
+        return jax.tree_util.tree_map_with_path(  # the optimiser's moments stay on the disk
+            lambda path, leaf: leaf if average in jax.tree_util.keystr(path) else ...,
+            abstract_state(experiment.model, experiment.optimizer, mesh),
+        )
+
     with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=print)) as checkpoints:
         restored = checkpoints.restore(wanted)
     if restored is None:
         raise ConfigError(f"no checkpoint in {workdir / 'checkpoints'}: train first, or name another --workdir")
-    return Trained(get_ema(restored.state.opt_state, decay), restored.step, restored.meta["seconds"])
+    stage = stage_at(stages, restored.step)
+    average = get_ema(restored.state.opt_state, stage.experiment.config.ema[0])
+    return stage, Trained(average, restored.step, restored.meta["seconds"])
 
 
 def generator(
@@ -141,7 +153,8 @@ def heldout_loss(experiment: Experiment) -> Callable[[Params], dict[str, float]]
     """``measure(params)``: the dense loss on the first ``evaluate.images`` held-out images, also by noise level."""
     settings, mesh = experiment.config.evaluate, make_mesh()
     source = experiment.dataset.heldout
-    images, labels = read(source, min(settings.images, len(source)))
+    data = read(experiment, source, min(settings.images, len(source)))
+    images = data.image
     size = -(-min(settings.batch, len(images)) // mesh.size) * mesh.size
     place = partial(jax.device_put, device=batch_sharding(mesh))
     measure = make_heldout(
@@ -152,7 +165,7 @@ def heldout_loss(experiment: Experiment) -> Callable[[Params], dict[str, float]]
         times=experiment.heldout_times,
         place=place,
     )
-    return lambda params: measure(params, Batch(jnp.asarray(images), condition(labels)))
+    return lambda params: measure(params, data)
 
 
 def bits_per_dim(experiment: Experiment, params: Params) -> float | None:
@@ -160,50 +173,65 @@ def bits_per_dim(experiment: Experiment, params: Params) -> float | None:
     if experiment.bits_per_dim is None:
         return None
     source, mesh = experiment.dataset.heldout, make_mesh()
-    images, labels = read(source, min(experiment.config.evaluate.bits_per_dim.images, len(source)))
-    size = -(-min(experiment.config.evaluate.batch, len(images)) // mesh.size) * mesh.size
+    data = read(experiment, source, min(experiment.config.evaluate.bits_per_dim.images, len(source)))
+    size = -(-min(experiment.config.evaluate.batch, len(data.image)) // mesh.size) * mesh.size
     place = partial(jax.device_put, device=batch_sharding(mesh))
-    data = Batch(jnp.asarray(images), condition(labels))
     return mean_bits_per_dim(experiment.bits_per_dim, params, data, batch_size=size, place=place)
 
 
-def read(source: Source, count: int | None = None) -> Labelled:
-    """Images [n, h, w, c] in [-1, 1] and labels [n] or None: the first ``count`` of a source, or all."""
-    records = source.fetch(np.arange(len(source) if count is None else count))
-    return np.asarray(to_float(records["image"])), records.get("label")
+def read(experiment: Experiment, source: Source, count: int | None = None) -> Batch:
+    """The first ``count`` images of a source, or all, as they are measured, with the conditions of the network."""
+    condition = experiment.config.condition
+    indices = np.arange(len(source) if count is None else count)
+    high, low = tuple(condition.controls_high), tuple(condition.controls_low)
+    data = held_out(source, experiment.augment, indices=indices, high=high, low=low)
+    return data if condition.label else data._replace(cond=data.cond._replace(label=None))
 
 
-def flops_per_image(experiment: Experiment) -> float:
-    """Analytic FLOPs of training on one image."""
-    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
-    forward = lambda p, batch, key: experiment.objective.loss(p, batch, key)[0]  # noqa: E731
-    return training_flops(forward, params, abstract_batch(experiment, 1), jax.random.key(0))
+def labelled(experiment: Experiment, source: Source) -> Labelled:
+    """All images of a source [n, h, w, c] as they are measured, and their labels [n] or None."""
+    data = held_out(source, experiment.augment)
+    return np.asarray(data.image), None if data.cond.label is None else np.asarray(data.cond.label)
 
 
-def write_report(experiment: Experiment, trained: Trained, workdir: Path, seed: int = 0) -> dict[str, Any]:
+def image_metrics(experiment: Experiment) -> Callable[..., dict[str, Any]]:
+    """``measure(params, seed=0, grid=None)`` -> the image metrics of a report, from ``evaluate.num`` samples.
+
+    ``grid`` is where a picture of the samples is to be saved: those that the judge saw, where there is one.
+    """
+    config = experiment.config
+    labels = labels_for(experiment, None, config.evaluate.num)
+    draw = generator(experiment, config.sample, progress="samples")
+    draw_guided = None
+    if experiment.judge is not None and labels is not None:
+        guided = config.sample.copy_and_resolve_references()
+        with guided.ignore_type():
+            guided.guidance[strength(guided.guidance)] = config.evaluate.judge_guidance
+        draw_guided = generator(experiment, guided, progress="guided samples")
+    train, heldout = labelled(experiment, experiment.dataset.train), labelled(experiment, experiment.dataset.heldout)
+    cond = condition(experiment, labels, config.evaluate.num)
+
+    def measure(params: Params, seed: int = 0, grid: Path | None = None) -> dict[str, Any]:
+        arguments = (params, config.evaluate.num, cond, seed)
+        images = draw(*arguments)
+        judged = None if draw_guided is None else (draw_guided(*arguments), labels)
+        if grid is not None:
+            save_grid(grid, experiment, (images if judged is None else judged[0])[: config.sample.num], labels)
+        return quality(images, train, heldout, judged, experiment.judge)
+
+    return measure
+
+
+def write_report(
+    stage: Stage, run_config: ConfigDict, trained: Trained, workdir: Path, seed: int = 0
+) -> dict[str, Any]:
     """Measure, print the table, write ``report.json`` and a grid of the samples; returns the report."""
+    experiment = stage.experiment
     config = experiment.config
     settings = config.evaluate
     metrics: dict[str, Any] = dict.fromkeys(METRICS)
-    judged_scale = settings.judge_guidance
     if settings.num:
-        labels = labels_for(experiment, None, settings.num)
-        draw = lambda cfg, text: generator(experiment, cfg, progress=text)(  # noqa: E731
-            trained.params, settings.num, condition(labels), seed
-        )
-        images = draw(config.sample, "samples")
-        judged = None
-        if experiment.judge is not None and labels is not None:
-            guided = config.sample.copy_and_resolve_references()
-            with guided.ignore_type():
-                guided.guidance.scale = judged_scale
-            judged = (draw(guided, "guided samples"), labels)
-            save_grid(workdir / "samples" / "final.png", experiment, judged[0][: config.sample.num], labels)
-        else:
-            save_grid(workdir / "samples" / "final.png", experiment, images[: config.sample.num], labels)
-        train, heldout = read(experiment.dataset.train), read(experiment.dataset.heldout)
-        metrics = quality(images, train, heldout, judged, experiment.judge)
-    images_seen = trained.step * config.batch
+        metrics = image_metrics(experiment)(trained.params, seed, workdir / "samples" / "final.png")
     report = make_report(
         name=config.name,
         **metrics,
@@ -211,29 +239,47 @@ def write_report(experiment: Experiment, trained: Trained, workdir: Path, seed: 
         edges=level_edges(experiment.process, settings.levels, experiment.heldout_times),
         bits_per_dim=bits_per_dim(experiment, trained.params),
         steps=trained.step,
-        images=images_seen,
+        images=stage.images_at(trained.step),
         seconds=trained.seconds,
-        flops=images_seen * flops_per_image(experiment),
+        flops=stage.flops_at(trained.step),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
         samples={
             "count": settings.num,
             "sampler": config.sample.sampler.name,
             "steps": config.sample.steps,
-            "guidance": config.sample.guidance.scale,
+            "guidance": config.sample.guidance[strength(config.sample.guidance)],
             "class_count": settings.num,
-            "class_guidance": judged_scale,
+            "class_guidance": settings.judge_guidance,
             "seed": seed,
         },
-        provenance=provenance(config.to_dict()),
+        provenance=provenance(run_config.to_dict()),
     )
     save_report(workdir / "report.json", report)
     print(format_table(report))
     return report
 
 
-def condition(labels: np.ndarray | None) -> Cond:
-    """The conditions of samples with these class labels [n], or of none."""
-    return Cond(label=None if labels is None else jnp.asarray(labels))
+def condition(
+    experiment: Experiment, labels: np.ndarray | None, count: int, chosen: Mapping[str, float] | None = None
+) -> Cond:
+    """The conditions of ``count`` samples: these class labels [count] or none, and the controls of measured images.
+
+    ``chosen`` controls have one value, in the units in which they are recorded, in place of what the data have.
+    Raises ConfigError for one that is not among the conditions of the network.
+    """
+    names = experiment.config.condition
+    high, low = tuple(names.controls_high), tuple(names.controls_low)
+    for name in chosen or {}:
+        if name not in high + low:
+            known = ", ".join(high + low) or "none"
+            raise ConfigError(f"--controls: {name!r} is no condition of this network; there are {known}")
+    still, shape = for_heldout(experiment.augment), experiment.dataset.shape
+    drawn = still.controls(0, np.arange(count), shape)
+    drawn |= {name: np.full(count, value, np.float32) for name, value in (chosen or {}).items()}
+    given = partial(conditions, still, drawn, originals(shape, count), shape)
+    return Cond(
+        label=None if labels is None else jnp.asarray(labels), controls_high=given(high), controls_low=given(low)
+    )
 
 
 def labels_for(experiment: Experiment, chosen: list[str] | None, count: int) -> np.ndarray | None:
@@ -262,5 +308,12 @@ def _free_path(workdir: Path, out: str | None) -> Path:
 
 
 def save_grid(path: Path, experiment: Experiment, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Write a picture of samples: a grid with a column for each class where they are few, or the data set's own way."""
     columns = experiment.dataset.classes if labels is not None and experiment.dataset.classes <= 12 else None
-    save_png(path, images, columns=columns)
+    save_picture(path, picture(experiment, images, columns))
+
+
+def picture(experiment: Experiment, images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Samples [n, h, w, c] as one picture, uint8 [H, W, 3]."""
+    draw = experiment.dataset.draw
+    return image_grid(images, columns) if draw is None else draw(images)

@@ -12,12 +12,13 @@
 import os
 import runpy
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+from maskdiff_jax.overrides import drop_stale_options, put, stage_overrides
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -34,16 +35,19 @@ _GUIDANCE = flags.DEFINE_float("guidance", None, "sample, evaluate: guidance sca
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample, evaluate: name of a sampler")
 _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise [0]", lower_bound=0)
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
+_CONTROLS = flags.DEFINE_list("controls", None, "sample: controls of all images, as flip=1,scale=12 [the data's]")
 _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
+
+_STAGES: dict[str, Any] = {}  # --config.stages[0].key=value, which ml_collections does not take: path -> value
 
 _SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)}
 _ALLOWED = {
     "train": {},
     "prepare": {},
     "plan": {"devices": _DEVICES, "memory": _MEMORY},
-    "sample": _SAMPLING | {"labels": _LABELS, "out": _OUT},
+    "sample": _SAMPLING | {"labels": _LABELS, "controls": _CONTROLS, "out": _OUT},
     "evaluate": _SAMPLING,
 }
 _OF_A_RUN = ("sample", "evaluate")  # these read the run's own config
@@ -69,10 +73,16 @@ def main(argv: list[str]) -> None:
 
     try:
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
-        settings = {option: flag.value for option, flag in _ALLOWED[mode].items() if flag.value is not None}
+        overrides |= _STAGES
+        given = _ALLOWED[mode].items()
+        settings: dict[str, Any] = {option: flag.value for option, flag in given if flag.value is not None}
+        if "controls" in settings:
+            settings["controls"] = dict(map(_number, settings["controls"]))
         if mode not in _OF_A_RUN:
             config = ConfigDict(_CONFIG.value)
             config.name = config.get("name") or name
+            for path, value in _STAGES.items():
+                put(config, path, value)
             drop_stale_options(config, _without_overrides(), overrides)
             if mode == "train":
                 sys.exit(run.train(config, workdir))
@@ -80,7 +90,7 @@ def main(argv: list[str]) -> None:
             return
         config, stored = (inference.read_config(workdir) for _ in range(2))
         for path, value in overrides.items():
-            _set(config, path, value)
+            put(config, path, value)
         drop_stale_options(config, stored, overrides)
         (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
     except (ConfigError, DataError, OSError) as error:  # a checkpoint's errors are of the last kind
@@ -88,20 +98,6 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:  # training has its own way of stopping
         print("\ninterrupted; the same command starts again", file=sys.stderr)
         sys.exit(130)
-
-
-def drop_stale_options(config: ConfigDict, original: ConfigDict, overrides: Mapping[str, Any]) -> None:
-    """Where an override names another member for a part, remove the options that were meant for the old one."""
-    for path in overrides:
-        section_path, _, key = path.rpartition(".")
-        if key != "name" or not section_path:
-            continue
-        section, before = _section(config, section_path), _section(original, section_path)
-        if before is None or section is None or before.get("name") == section.name:
-            continue
-        for option in list(section):
-            if option != "name" and f"{section_path}.{option}" not in overrides:
-                del section[option]
 
 
 def fail(message: str) -> NoReturn:
@@ -112,16 +108,26 @@ def fail(message: str) -> NoReturn:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line. A config file may import its base, wherever the command is run from."""
+    _STAGES.clear()
+    try:
+        argv, stages = stage_overrides(argv)
+    except ValueError as error:
+        fail(str(error))
+    _STAGES.update(stages)
     for argument in argv:
         if argument.lstrip("-").startswith("config="):
             name, colon, extra = argument.partition("=")[2].partition(":")
             path = find_config(name)
             argv = [f"--config={path}{colon}{extra}" if a is argument else a for a in argv]
             sys.path += [str(path.parent), str(path.parent.parent), os.getcwd()]
+    whole = sys.argv
     try:
+        sys.argv = argv  # where ml_collections looks for overrides
         return flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         fail(str(error).splitlines()[0] if str(error) else repr(error))
+    finally:
+        sys.argv = whole
 
 
 def find_config(name: str) -> Path:
@@ -143,22 +149,13 @@ def _without_overrides() -> ConfigDict:
     return runpy.run_path(path)["get_config"](*([argument] if argument else []))
 
 
-def _section(config: ConfigDict, path: str) -> ConfigDict | None:
-    for key in path.split("."):
-        if not isinstance(config, ConfigDict) or key not in config:
-            return None
-        config = config[key]
-    return config if isinstance(config, ConfigDict) else None
-
-
-def _set(config: ConfigDict, path: str, value: Any) -> None:
-    *sections, key = path.split(".")
-    for name in sections:
-        if name not in config or not isinstance(config[name], ConfigDict):
-            config[name] = ConfigDict()
-        config = config[name]
-    with config.ignore_type():
-        config[key] = value
+def _number(text: str) -> tuple[str, float]:
+    """ "scale=12" -> ("scale", 12.0)."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        fail(f"--controls: {text!r} is not of the form name=number")
 
 
 def _verbose() -> bool:

@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, checked, make_sample, part
+from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, checked, make_sample, part, strength
 from maskdiff_jax.data import DataError, Dataset, ingest
-from maskdiff_jax.inference import flops_per_image
 from maskdiff_jax.masks import VISIBILITIES
+from maskdiff_jax.stages import build_stages, flops_per_image
 from maskdiff_jax.tokens import segments
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.flops import count_flops
@@ -35,8 +35,8 @@ GIB = 2**30
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def plan(config: ConfigDict, *, devices: int | None = None, memory: float | None = None) -> dict[str, Any]:
-    """Print the plan of a run of ``config`` and return it, as `estimate` does.
+def plan(config: ConfigDict, *, devices: int | None = None, memory: float | None = None) -> list[dict[str, Any]]:
+    """Print the plan of a run of ``config`` and return it: what `estimate` finds, for each stage.
 
     ``devices``: how many share a batch (default: those that are here); where there are fewer, the step is compiled for
     as many virtual CPU devices. ``memory``: GiB of each device, by default what the device itself reports.
@@ -45,10 +45,12 @@ def plan(config: ConfigDict, *, devices: int | None = None, memory: float | None
     if memory is not None and not memory > 0:
         raise ConfigError(f"--memory={memory}: the GiB of a device, more than 0")
     chosen = choose_devices(devices)
-    experiment = build(config)
-    found = estimate(experiment, chosen, None if memory is None else round(memory * GIB))
-    print(format_plan(experiment, found))
-    check_fit(found)
+    found = []
+    for stage in build_stages(config):
+        found.append(estimate(stage.experiment, chosen, None if memory is None else round(memory * GIB)))
+        print(format_plan(stage.experiment, found[-1], f"stage {stage.name}" if stage.name else "a run"))
+    for plan_of_stage in found:
+        check_fit(plan_of_stage)
     return found
 
 
@@ -78,7 +80,7 @@ def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None 
     state = abstract_state(experiment.model, experiment.optimizer, mesh)
     raw, table = _arrays(experiment, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    step = make_step(experiment.objective, experiment.optimizer, partial(ingest, experiment.augment), config.accumulate)
+    step = make_step(experiment.objective, experiment.optimizer, _ingest(experiment), config.accumulate)
     backend = devices[0].platform
     lowered = jit_step(step, state).lower(state, raw, key, table)
     found: Any = lowered.compile(_QUICK if backend == "cpu" else None).memory_analysis()
@@ -135,13 +137,15 @@ def nbytes(tree: Any) -> int:
     return sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def format_plan(experiment: Experiment, found: dict[str, Any]) -> str:
+def format_plan(experiment: Experiment, found: dict[str, Any], of: str = "a run") -> str:
     """The table that `plan` prints."""
     config, devices, tokens, compiler = experiment.config, found["devices"], found["tokens"], found["compiler"]
     flops = {name: f"{_number(count)}FLOPs" for name, count in found["flops"].items()}
     size = {name: _bytes(count) for name, count in found["bytes_per_device"].items()}
     memory = _bytes(found["memory"]) if found["memory"] else "an unknown memory: name it with --memory=GiB"
-    sample = f"{config.sample.sampler.name}, {config.sample.steps} steps, guidance {config.sample.guidance.scale:g}"
+    guidance = config.sample.guidance
+    scale = guidance[strength(guidance)]
+    sample = f"{config.sample.sampler.name}, {config.sample.steps} steps, guidance {scale:g}"
     rows = {
         "parameters": f"{found['parameters'] / 1e6:.2f} M",
         "tokens": f"{tokens['visible']} of {tokens['total']} visible in training" if tokens else "none",
@@ -158,7 +162,8 @@ def format_plan(experiment: Experiment, found: dict[str, Any]) -> str:
     }
     lines = [f"  {name:<11}{text}" for name, text in rows.items()]
     lines.insert(4, f"each of {devices['count']} x {devices['kind']}, during a training step")
-    return "\n".join([f"plan of {config.name or 'a run'}: batch {config.batch}, {experiment.dataset.name}", *lines])
+    title = f"{config.name}, {of}" if config.name else of
+    return "\n".join([f"plan of {title}: batch {config.batch}, {experiment.dataset.name}", *lines])
 
 
 def shape_only(height: int, width: int, channels: int, classes: int = 0, images: int = 1) -> Dataset:
@@ -186,15 +191,24 @@ def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
     def records(n: int, sharding: Any) -> dict[str, Any]:
         image = {"image": jax.ShapeDtypeStruct((n, *dataset.shape), dataset.dtype, sharding=sharding)}
         label = {"label": jax.ShapeDtypeStruct((n,), np.int32, sharding=sharding)}
-        return image | label if dataset.classes else image
+        extras = {k: jax.ShapeDtypeStruct((n, *s), np.int32, sharding=sharding) for k, s in dataset.extras}
+        return image | (label if dataset.classes else {}) | extras
 
     cut = batch_sharding(mesh)
     numbers = np.arange(config.batch)
-    small = {"index": numbers.astype(np.int32), "controls": experiment.augment.controls(config.seed, numbers)}
+    small = {
+        "index": numbers.astype(np.int32),
+        "controls": experiment.augment.controls(config.seed, numbers, dataset.shape),
+    }
     raw = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), small)
     if config.resident:
         return raw, records(len(dataset.train), replicated(mesh))
     return raw | records(config.batch, cut), None
+
+
+def _ingest(experiment: Experiment) -> Any:
+    condition = experiment.config.condition
+    return partial(ingest, experiment.augment, high=tuple(condition.controls_high), low=tuple(condition.controls_low))
 
 
 def _tokens(experiment: Experiment) -> dict[str, int] | None:

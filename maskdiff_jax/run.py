@@ -3,29 +3,26 @@
 import inspect
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import jax
-from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax import inference, rng
-from maskdiff_jax.build import ConfigError, Experiment, build
+from maskdiff_jax import inference
+from maskdiff_jax.build import ConfigError
 from maskdiff_jax.data import PREPARERS, Feed, feed
-from maskdiff_jax.evaluate.grid import image_grid
+from maskdiff_jax.handover import Inherited, final_params, hand_over, inherit
+from maskdiff_jax.models.transfer import format_transfer
+from maskdiff_jax.sitting import Sitting, key_of, say
+from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train import loop
-from maskdiff_jax.train.checkpoint import Checkpoints, nbytes, require_space
+from maskdiff_jax.train.checkpoint import Checkpoints, Restored, nbytes, require_space
 from maskdiff_jax.train.ema import get_ema
-from maskdiff_jax.train.files import read_json, write_atomically, write_json
+from maskdiff_jax.train.files import read_json, write_json
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
-from maskdiff_jax.train.progress import Progress
-from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
-from maskdiff_jax.train.step import jit_step, make_step
 from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
@@ -37,47 +34,54 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """Run ``config`` to its end in ``workdir``, going on where an earlier run of it stopped; 0, or 130 after Ctrl-C.
 
     Raises ConfigError, DataError or CheckpointError with one line; nothing is written before the config, the data, the
-    workdir and the free disk have been checked.
+    workdir, the free disk and what the run inherits have been checked.
     """
-    experiment = build(config)
+    stages = build_stages(config)
     check_workdir(workdir, config)
     mesh = make_mesh()
-    shapes = abstract_state(experiment.model, experiment.optimizer, mesh)
-    require_space(workdir, (config.log.keep_latest + 1) * nbytes(shapes))
-
-    sharding = batch_sharding(mesh)
-    data = feed(
-        experiment.dataset.train,
-        config.batch,
-        config.seed,
-        experiment.augment,
-        sharding=sharding,
-        resident=config.resident,
-    )
-    stored, log = workdir / "config.json", config.log
-    if not stored.exists():
-        write_json(stored, config.to_dict())
+    shapes = [abstract_state(s.experiment.model, s.experiment.optimizer, mesh) for s in stages]
+    kept = config.log.keep_latest + len(stages)
+    require_space(workdir, kept * max(map(nbytes, shapes)))
+    started = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+    inherited = None if started else inherit(config, stages[0])
+    first = _feed(stages[0], mesh)  # which finds missing data
+    if not (workdir / "config.json").exists():
+        write_json(workdir / "config.json", config.to_dict())
+    log, edges = config.log, [stage.stop for stage in stages[:-1]]
     with (
-        closing(Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, warn=_say)) as checkpoints,
+        closing(
+            Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, keep_steps=edges, warn=say)
+        ) as checkpoints,
         loop.interruptible() as stopped,
     ):
-        restored = checkpoints.restore(shapes)
-        if restored is None:
-            state, before = init_state(experiment.model, experiment.optimizer, _key(config, "init"), mesh), 0.0
-        else:
-            state, before = restored.state, restored.meta["seconds"]
-            _resume(experiment, data, restored.data, restored.meta)
-            write_json(stored, config.to_dict())  # what is free to change may have
-        start = int(state.step)
-        _introduce(experiment, workdir, state, start)
-        run = _Run(experiment, workdir, data, checkpoints, _Clock(before))
-        state, done = run.to_the_end(state, stopped)
-    if done < config.steps:
+        restored = checkpoints.restore(lambda step: shapes[stage_at(stages, step).number])
+        if restored is not None:
+            write_json(workdir / "config.json", config.to_dict())  # what is free to change may have
+        step, seconds = (0, 0.0) if restored is None else (restored.step, restored.meta["seconds"])
+        with closing(open_writers(workdir, resumed_from=step, board=log.board)) as writer:
+            sitting = Sitting(config, workdir, checkpoints, writer, seconds)
+            stage = stage_at(stages, step)
+            data = first if stage.number == 0 else _feed(stage, mesh)
+            if restored is None:
+                state = _first_state(stage, inherited, workdir, mesh)
+            else:
+                state = restored.state
+                _resume(stage, data, restored)
+            _introduce(config, stages, stage, workdir, state)
+            state, done = sitting.train(stage, state, data, stopped)
+            for following in stages[stage.number + 1 :]:
+                if stopped():
+                    break
+                state = _next_state(following, stages[following.number - 1], state, mesh)
+                state, done = sitting.train(following, state, _feed(following, mesh), stopped)
+            sitting.profiler.close()
+            checkpoints.wait()
+    if done < stages[-1].stop:
         command = shlex.join(["python", "-m", "maskdiff_jax.main", *sys.argv[1:]])
-        print(f"\nstopped and saved at step {done} of {config.steps}; to continue:\n  {command}")
+        print(f"\nstopped and saved at step {done} of {stages[-1].stop}; to continue:\n  {command}")
         return 130
-    trained = inference.Trained(get_ema(state.opt_state, config.ema[0]), done, run.seconds)
-    inference.write_report(experiment, trained, workdir)
+    average = get_ema(state.opt_state, stages[-1].experiment.config.ema[0])
+    inference.write_report(stages[-1], config, inference.Trained(average, done, sitting.seconds), workdir)
     return 0
 
 
@@ -106,162 +110,76 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
         raise ConfigError(f"{workdir} has {' and '.join(found)} but no config.json: choose another --workdir")
 
 
-class _Run:
-    """The steps of a run and the hooks between them."""
-
-    def __init__(self, experiment: Experiment, workdir: Path, data: Feed, checkpoints: Checkpoints, clock: "_Clock"):
-        self.experiment, self.workdir, self.data, self.checkpoints = experiment, workdir, data, checkpoints
-        self.config, self.clock, self.meter = experiment.config, clock, loop.Meter()
-        self.seconds = clock.seconds  # as the newest checkpoint has them
-        self.flops = inference.flops_per_image(experiment)
-        self.measure = inference.heldout_loss(experiment)
-        self.generate = inference.generator(experiment, self.config.sample, self.config.sample.num)
-
-    def to_the_end(self, state: TrainState, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
-        """Train until the last step or an interruption, and save; the state and the steps done."""
-        config, start = self.config, int(state.step)
-        self.writer = open_writers(self.workdir, resumed_from=start, board=config.log.board)
-        step = jit_step(
-            make_step(self.experiment.objective, self.experiment.optimizer, self.data.ingest, config.accumulate), state
-        )
-        root, table = _key(config, "train"), self.data.table
-        if start == 0:
-            self.heldout(0, state)
-            overview = parameter_overview.get_parameter_overview(state.params)
-            write_atomically(self.workdir / "parameters.txt", f"{overview}\n".encode())
-        hooks = [
-            loop.Hook(1, lambda done, _: self.progress.update(done)),
-            loop.Hook(config.log.every, self.log),
-            loop.Hook(config.log.heldout_every, self.heldout),
-            loop.Hook(config.log.sample_every, self.samples),
-            loop.Hook(config.log.checkpoint_every, self.save),
-        ]
-        profiler = loop.Profiler(config.profile, self.workdir / "profile")
-        hooks.insert(0, loop.Hook(1, profiler))
-        self.progress = Progress(config.steps, start, config.batch, log=_say)
-        with self.clock.running():
-            state, done = loop.run(
-                state,
-                lambda s, raw: step(s, raw, root, table),
-                self.data.batches,
-                config.steps,
-                self.meter,
-                hooks,
-                stopped,
-            )
-            jax.block_until_ready(state)
-        profiler.close()
-        self.save(done, state)
-        self.checkpoints.wait()
-        self.progress.close()
-        self.writer.close()
-        self.data.batches.close()
-        return state, done
-
-    def log(self, done: int, state: TrainState) -> None:
-        """Means since the last line, and the cumulative images, seconds and analytic FLOPs."""
-        metrics = self.meter.read()
-        images = done * self.config.batch
-        totals = {"images": images, "seconds": self.clock.seconds, "flops": images * self.flops}
-        self.writer.write_scalars(done, {f"train/{name}": value for name, value in metrics.items()} | totals)
-        self.progress.update(done, metrics["loss"])
-
-    def heldout(self, done: int, state: TrainState) -> None:
-        """The dense held-out loss of the parameters and of their average."""
-        with self.clock.paused(state):
-            average = get_ema(state.opt_state, self.config.ema[0])
-            for name, params in (("heldout", state.params), ("heldout_ema", average)):
-                losses = self.measure(params)
-                self.writer.write_scalars(done, {f"{name}/{key}": value for key, value in losses.items()})
-
-    def samples(self, done: int, state: TrainState) -> None:
-        """A grid of samples of the averaged parameters, from the same noise every time."""
-        with self.clock.paused(state):
-            labels = inference.labels_for(self.experiment, None, self.config.sample.num)
-            params = get_ema(state.opt_state, self.config.ema[0])
-            images = self.generate(params, self.config.sample.num, inference.condition(labels), self.config.seed)
-            inference.save_grid(self.workdir / "samples" / f"step_{done:07d}.png", self.experiment, images, labels)
-            self.writer.write_images(done, {"samples": image_grid(images)[None]})
-
-    def save(self, done: int, state: TrainState) -> None:
-        """A checkpoint of the state, the data position and the clock."""
-        if self.checkpoints.latest_step() == done:
-            return
-        self.seconds = self.clock.seconds
-        meta = {
-            "seconds": self.seconds,
-            "config": self.config.to_dict(),
-            "fingerprint": self.experiment.dataset.fingerprint,
-            "provenance": provenance(self.config.to_dict()),
-        }
-        self.writer.flush()
-        self.checkpoints.save(done, state, self.data.batches.get_state(), meta)
+def _feed(stage: Stage, mesh: Mesh) -> Feed:
+    """The stage's data, from where the stages before have left the stream: no position of it is used twice."""
+    config, dataset = stage.experiment.config, stage.experiment.dataset
+    return feed(
+        dataset.train,
+        config.batch,
+        config.seed,
+        stage.experiment.augment,
+        sharding=batch_sharding(mesh),
+        resident=config.resident,
+        start=-(-stage.images // config.batch),
+        controls_high=tuple(config.condition.controls_high),
+        controls_low=tuple(config.condition.controls_low),
+    )
 
 
-class _Clock:
-    """Seconds of training, over all sittings of a run; evaluation and sampling in between do not count."""
-
-    def __init__(self, before: float):
-        self._total, self._since = before, None
-
-    @property
-    def seconds(self) -> float:
-        return self._total + (0 if self._since is None else time.perf_counter() - self._since)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        self._since = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._total, self._since = self.seconds, None
-
-    @contextmanager
-    def paused(self, state: Any) -> Iterator[None]:
-        """Stop while the body runs, once the steps under way are done."""
-        if self._since is None:
-            yield
-            return
-        jax.block_until_ready(state)
-        self._total, self._since = self.seconds, None
-        try:
-            yield
-        finally:
-            self._since = time.perf_counter()
+def _first_state(stage: Stage, inherited: Inherited | None, workdir: Path, mesh: Mesh) -> TrainState:
+    experiment = stage.experiment
+    key = key_of(experiment.config, "init")
+    if inherited is None:
+        return init_state(experiment.model, experiment.optimizer, key, mesh)
+    state, report = hand_over(inherited.params, experiment, 0, key, mesh)
+    write_json(
+        workdir / "transfer.json", {"source": str(inherited.source), **inherited.cost, "leaves": report._asdict()}
+    )
+    say(f"from {inherited.source}, step {inherited.step}:\n{format_transfer(report)}")
+    return state
 
 
-def _key(config: ConfigDict, name: str) -> jax.Array:
-    return rng.key_for(jax.random.key(config.seed), name)
+def _next_state(stage: Stage, before: Stage, state: TrainState, mesh: Mesh) -> TrainState:
+    """The state in which ``stage`` begins where ``before`` ended."""
+    config = stage.experiment.config
+    params = final_params(state, before.experiment.config, config.handover.weights)
+    state, report = hand_over(params, stage.experiment, stage.start, key_of(config, f"init {stage.number}"), mesh)
+    say(f"stage {stage.number} ({stage.name}), steps {stage.start} to {stage.stop}: {_loss(config)}")
+    if report.resized or report.dropped or report.new:
+        say(format_transfer(report))
+    return state
 
 
-def _resume(experiment: Experiment, data: Feed, position: dict[str, Any], meta: dict[str, Any]) -> None:
-    if meta["fingerprint"] != experiment.dataset.fingerprint:
-        raise ConfigError(f"config.data: {experiment.dataset.name} is not the data that this workdir was trained on")
+def _resume(stage: Stage, data: Feed, restored: Restored) -> None:
+    if restored.meta["fingerprint"] != stage.experiment.dataset.fingerprint:
+        name = stage.experiment.dataset.name
+        raise ConfigError(f"config.data: {name} is not the data that this workdir was trained on")
     try:
-        data.batches.set_state(position)
+        data.batches.set_state(restored.data)
     except ValueError as error:
         raise ConfigError(f"config.data: {error}") from error
 
 
-def _introduce(experiment: Experiment, workdir: Path, state: TrainState, start: int) -> None:
-    config, dataset = experiment.config, experiment.dataset
-    h, w, c = dataset.shape
+def _introduce(config: ConfigDict, stages: tuple[Stage, ...], stage: Stage, workdir: Path, state: TrainState) -> None:
+    experiment, start = stage.experiment, int(state.step)
+    dataset, own = experiment.dataset, experiment.config
+    h, w, c = experiment.image_shape
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     classes = f", {dataset.classes} classes" if dataset.classes else ""
     devices = jax.devices()
-    _say(f"{config.name or 'run'} in {workdir}" + (f", going on from step {start}" if start else ""))
-    _say(f"  data     {dataset.name}: {len(dataset.train):,} + {len(dataset.heldout):,} held out, {h}x{w}x{c}{classes}")
-    _say(f"  model    {config.model.name}, {parameters / 1e6:.2f} M parameters, predicts {config.prediction.name}")
-    _say(
-        f"  loss     {_called(config.weighting)}, {_called(config.supervision)}, visible: {_called(config.visibility)}"
-    )
-    _say(f"  devices  {len(devices)} x {devices[0].device_kind}")
+    say(f"{config.name or 'run'} in {workdir}" + (f", going on from step {start}" if start else ""))
+    if len(stages) > 1:
+        say("  stages   " + ", ".join(f"{s.name} (to step {s.stop})" for s in stages))
+    say(f"  data     {dataset.name}: {len(dataset.train):,} + {len(dataset.heldout):,} held out, {h}x{w}x{c}{classes}")
+    say(f"  model    {own.model.name}, {parameters / 1e6:.2f} M parameters, predicts {own.prediction.name}")
+    say(f"  loss     {_loss(own)}")
+    say(f"  devices  {len(devices)} x {devices[0].device_kind}")
+
+
+def _loss(config: ConfigDict) -> str:
+    return f"{_called(config.weighting)}, {_called(config.supervision)}, visible: {_called(config.visibility)}"
 
 
 def _called(part: ConfigDict) -> str:
     options = ", ".join(f"{key}={value}" for key, value in part.items() if key != "name")
     return f"{part.name}({options})" if options else part.name
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

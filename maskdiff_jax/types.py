@@ -151,11 +151,17 @@ class Batch(NamedTuple):
     cond: Cond = Cond()
 
 
+def same_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape as it is."""
+    return shape
+
+
 class Codec(NamedTuple):
-    """``encode(params, x, key) -> z`` and ``decode(params, z) -> x``."""
+    """``encode(params, x, key) -> z`` and ``decode(params, z) -> x``; ``shape`` maps (h, w, c) of x to that of z."""
 
     encode: Callable[[Params, Array, Key], Array]
     decode: Callable[[Params, Array], Array]
+    shape: Callable[[tuple[int, int, int]], tuple[int, int, int]] = same_shape
 
 
 class Output(NamedTuple):

@@ -45,7 +45,6 @@ def here(*arguments: str) -> int:
     patch.setattr(sys, "path", [*sys.path])
     patch.chdir(ROOT)
     flags.FLAGS.unparse_flags()
-    known = set(flags.FLAGS)
     try:
         main.main(main.parse_flags(argv))
         return 0
@@ -53,5 +52,6 @@ def here(*arguments: str) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     finally:
         patch.undo()
-        for override in set(flags.FLAGS) - known:  # ml_collections makes a flag of each
+        overrides = [name for name in flags.FLAGS if name.startswith("config.")]  # ml_collections makes flags of them
+        for override in overrides:
             delattr(flags.FLAGS, override)

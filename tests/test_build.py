@@ -7,7 +7,7 @@ import pytest
 
 from maskdiff_jax.build import ConfigError, build, make_sample
 from maskdiff_jax.config import default_config
-from maskdiff_jax.main import drop_stale_options
+from maskdiff_jax.overrides import drop_stale_options
 from maskdiff_jax.types import Batch, Cond
 
 TINY = {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}

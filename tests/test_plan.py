@@ -32,7 +32,7 @@ def printed():
 def found(experiment, printed):
     """The plan on eight devices of 1 GiB."""
     with redirect_stdout(printed):
-        return plan(experiment.config, devices=8, memory=1.0)
+        return plan(experiment.config, devices=8, memory=1.0)[0]
 
 
 def test_state_bytes_are_those_of_a_live_state_and_of_the_compiler(found, experiment):

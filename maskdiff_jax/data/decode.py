@@ -1,15 +1,24 @@
 """An image file of any size and mode as a square of 8-bit pixels."""
 
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 
-def square(
-    path: str | PathLike, size: int, channels: int = 3, place: float | None = None
-) -> tuple[np.ndarray, float, float]:
-    """``(image uint8 [size, size, channels], top, left)``: a square window that spans the image's shorter side.
+class Window(NamedTuple):
+    """What `square` returns; ``height`` and ``width`` are those of the whole image as it is stored, but upright."""
+
+    image: np.ndarray
+    top: float
+    left: float
+    height: int
+    width: int
+
+
+def square(path: str | PathLike, size: int, channels: int = 3, place: float | None = None) -> Window:
+    """``image`` uint8 [size, size, channels]: a square window that spans the shorter side of the image at ``path``.
 
     ``place`` in [0, 1) says where it lies along the longer side, None in the middle. ``top`` and ``left`` are its
     corner in the whole image once that is resized to a shorter side of ``size`` (bicubic, antialiased); they are whole
@@ -20,6 +29,9 @@ def square(
     or 1 (luma). Raises what Pillow raises, of whatever type, and ValueError for pixels whose range is unknown.
     """
     with Image.open(path) as image:
+        original = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # on its side
+            original = original[::-1]
         image.draft(None, (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         pixels = _eight_bits(image).convert("RGB" if channels == 3 else "L")
@@ -33,7 +45,7 @@ def square(
         x, y = left * side / size, top * side / size
     box = (x, y, min(x + side, width), min(y + side, height))  # where rounding would leave the image by a hair
     window = pixels.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(window).reshape(size, size, channels), top, left
+    return Window(np.asarray(window).reshape(size, size, channels), top, left, original[1], original[0])
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

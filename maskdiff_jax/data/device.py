@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from maskdiff_jax.data.augment import Augment, none
+from maskdiff_jax.data.controls import conditions, originals
 from maskdiff_jax.data.pipeline import Batches
 from maskdiff_jax.data.pixels import to_float
 from maskdiff_jax.data.source import Source
@@ -42,11 +43,14 @@ def feed(
     start: int = 0,
     workers: int = 0,
     prefetch: int = 2,
+    controls_high: tuple[str, ...] = (),
+    controls_low: tuple[str, ...] = (),
 ) -> Feed:
     """A `Feed` of global batches of ``batch`` samples, laid out by ``sharding`` (its first axis is the batch).
 
     ``resident`` keeps the source on every device, as uint8, so that only indices and controls are sent with each step;
-    pixels are the same either way. The other arguments are those of `Batches`; host and host count are jax's own.
+    pixels are the same either way. ``controls_high`` and ``controls_low`` name the controls that are conditions.
+    The other arguments are those of `Batches`; host and host count are jax's own.
     """
     augment = augment or none()
     batches = Batches(
@@ -63,18 +67,31 @@ def feed(
     )
     replicated = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
     table = on_device(source, replicated) if resident else None
-    return Feed(ToDevice(batches, sharding), partial(ingest, augment), table)
+    ready = partial(ingest, augment, high=tuple(controls_high), low=tuple(controls_low))
+    return Feed(ToDevice(batches, sharding), ready, table)
 
 
-def ingest(augment: Augment, raw: Raw, table: Raw | None = None) -> Batch:
-    """Images [b, h, w, c] in [-1, 1] and labels of a raw batch, augmented as its controls say. Pure; for use in jit."""
+def ingest(
+    augment: Augment, raw: Raw, table: Raw | None = None, high: tuple[str, ...] = (), low: tuple[str, ...] = ()
+) -> Batch:
+    """Images [b, h, w, c] in [-1, 1], augmented as their controls say, and the conditions of a raw batch. Pure.
+
+    For use in jit, or in NumPy on arrays of the host. ``high`` and ``low`` name what was recorded of the images that
+    becomes ``controls_high`` and ``controls_low``, float32 [b, m] in the units of `CONTROL_UNITS`; None without names.
+    Raises ValueError for a name that is not recorded.
+    """
     records = raw if table is None else {name: values[raw["index"]] for name, values in table.items()}
-    image = augment.apply(records["image"], raw["controls"])
-    return Batch(to_float(image), Cond(label=records.get("label")))
+    stored, controls = records["image"], raw["controls"]
+    sizes = records.get("original", originals(stored.shape[1:], len(stored)))
+    known = (augment, controls, stored.__array_namespace__().asarray(sizes), stored.shape[1:])
+    cond = Cond(
+        label=records.get("label"), controls_high=conditions(*known, high), controls_low=conditions(*known, low)
+    )
+    return Batch(to_float(augment.apply(stored, controls)), cond)
 
 
 def on_device(source: Source, sharding: Sharding | None = None, chunk: int = 4096) -> Raw:
-    """All records of a source as device arrays, ``image`` uint8 [n, h, w, c] and ``label`` int32 [n]."""
+    """All records of a source as device arrays: ``image`` uint8 [n, h, w, c], ``label`` int32 [n] and what more."""
     cuts = range(0, len(source), chunk)
     parts = [source.fetch(np.arange(cut, min(cut + chunk, len(source)))) for cut in cuts]
     records = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

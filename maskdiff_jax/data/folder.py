@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskdiff_jax.data.decode import square
+from maskdiff_jax.data.decode import Window, square
 from maskdiff_jax.data.scan import File, image_files, pool, unreadable
 from maskdiff_jax.data.source import DataError, Dataset, digest
 
@@ -39,6 +39,8 @@ def folder(
     one in each ``windows``-th part of the longer side, at a place drawn from the path's hash; records then have ``top``
     and ``left``, int32, the window's corner in the image resized to a shorter side of ``size``. They are the same in
     every epoch (augmentations are what differs), so a sample's index says which pixels it is.
+
+    Records have ``original``, int32 [b, 2]: the height and width of the whole image, upright.
 
     Every file is decoded once when the folder is opened (a large one is remembered, see `scan.unreadable`). Those that
     cannot be are left out and named on stderr. Raises DataError where they are more than the fraction ``max_corrupt``,
@@ -83,7 +85,8 @@ def folder(
         )
 
     train = source(~held, windows if crop == "random" else 0)
-    return Dataset("folder", (size, size, channels), len(names), train, source(held, 0), names)
+    extras = (("original", (2,)), *((("top", ()), ("left", ())) if train.windows else ()))
+    return Dataset("folder", (size, size, channels), len(names), train, source(held, 0), names, extras=extras)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +108,16 @@ class FolderSource:
         return len(self.paths) * max(1, self.windows)
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        images, top, left = zip(*pool().map(self._view, indices.tolist()), strict=True)
-        records = {"image": np.stack(images)}
+        views = list(pool().map(self._view, indices.tolist()))
+        original = np.array([(view.height, view.width) for view in views], np.int32)
+        records = {"image": np.stack([view.image for view in views]), "original": original}
         if self.label is not None:
             records["label"] = self.label[indices // max(1, self.windows)]
         if self.windows:
-            records |= {"top": np.array(top, np.int32), "left": np.array(left, np.int32)}
+            records |= {name: np.array([getattr(view, name) for view in views], np.int32) for name in ("top", "left")}
         return records
 
-    def _view(self, index: int) -> tuple[np.ndarray, float, float]:
+    def _view(self, index: int) -> Window:
         number, window = divmod(index, max(1, self.windows))
         path = self.paths[number]
         place = (window + _hash("window", path)) / self.windows if self.windows else None

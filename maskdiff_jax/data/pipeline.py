@@ -6,13 +6,13 @@ So a restart at step s needs no more than s, and every host works its slice of a
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import grain
 import numpy as np
 
-from maskdiff_jax.data.augment import Augment, none
+from maskdiff_jax.data.augment import Augment, ImageShape, none
 from maskdiff_jax.data.source import Source
 
 
@@ -33,8 +33,13 @@ class Plan:
         index = shuffled(position, n, self.seed)
         number = position // n * n + index
         records = self.source.fetch(index) if self.fetch else {}
-        controls = self.augment.controls(self.seed, number)
+        shape = records["image"].shape[1:] if self.fetch else self._shape
+        controls = self.augment.controls(self.seed, number, shape)
         return {**records, "index": index, "number": number, "controls": controls}
+
+    @cached_property
+    def _shape(self) -> ImageShape:
+        return self.source.fetch(np.zeros(1, np.int32))["image"].shape[1:]
 
 
 def shuffled(position: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -61,10 +66,10 @@ class Batches(Iterator[dict[str, Any]]):
     """One host's slices of the global batches, from step ``start`` on, without end.
 
     Each is a dict of NumPy arrays: ``image`` uint8 [b, h, w, c] as stored, ``label`` int32 [b] where there are labels,
-    ``index`` int32 [b] in the source, ``number`` int64 [b], the running number epoch·n + index, and ``controls``, the
-    dict of what the augmentation will do. Samples are shuffled anew in every epoch and cut into batches of ``batch``
-    across epochs, so that there is never a partial batch; host i of ``process_count`` holds the i-th contiguous part.
-    ``fetch=False`` leaves image and label out, for data that are resident on the device.
+    other records of the source, ``index`` int32 [b] in it, ``number`` int64 [b], the running number epoch·n + index,
+    and ``controls``, the dict of what the augmentation will do. Samples are shuffled anew in every epoch and cut into
+    batches of ``batch`` across epochs, so that there is never a partial batch; host i of ``process_count`` holds the
+    i-th contiguous part. ``fetch=False`` leaves the source's records out, for data that are resident on the device.
 
     ``prefetch`` batches are loaded ahead by as many threads (0: none), in ``workers`` processes where that is not 0.
     Worker processes need a main module with an ``if __name__ == "__main__"`` guard, and absl flags that are parsed.

@@ -19,7 +19,8 @@ class Source(Protocol):
     """A fixed collection of images of one size, read by index.
 
     ``fetch(indices [b]) -> {"image": uint8 [b, h, w, c], "label": int32 [b]}`` in the order asked for, repeats allowed;
-    "label" is absent where the data have none, and images may be float32 in the library's units instead.
+    "label" is absent where the data have none, and images may be float32 in the library's units instead. A source that
+    resizes adds "original", int32 [b, 2]: height and width before that. More records may be added.
     ``fingerprint`` differs where the records differ. Called from several threads; pickled where batches are loaded by
     worker processes. No jax in here.
     """
@@ -36,7 +37,8 @@ class Dataset(NamedTuple):
     """Images of ``shape`` (h, w, c) in ``classes`` classes (0: unlabelled), and the names of those that have one.
 
     ``dtype``: of the stored images, "uint8" or "float32". ``draw(images [n, h, w, c]) -> uint8 [H, W, 3]``: how samples
-    are shown, for data that are no pictures; None shows a grid of them.
+    are shown, for data that are no pictures; None shows a grid of them. ``extras``: the names of the other records of
+    ``train``, int32, and their shape for each image.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...] = ()
     dtype: str = "uint8"
     draw: Callable[[np.ndarray], np.ndarray] | None = None
+    extras: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -29,7 +29,8 @@ def tfds(
     is downloaded and prepared (`prepare`), but not with ``download=False``, and not in a named folder that does not
     exist, which is more often mistyped. Splits may be parts ("train[:90%]"), and must not overlap. ``label_key=None``
     ignores labels. ``size`` cuts the central square out of every image and resizes it to [size, size] (bicubic,
-    antialiased); without it all images must have one size.
+    antialiased), and records have ``original``, int32 [b, 2], the height and width before; without it all images must
+    have one size.
     Raises DataError, naming what was looked for and what is there.
     """
     if size is not None and size < 1:
@@ -53,7 +54,8 @@ def tfds(
         return TfdsSource(_open(builder, split), image_key, label_key, shape, resize, identity)
 
     names = tuple(features[label_key].names or ()) if label_key else ()
-    return Dataset(info.name, shape, classes, source(train_split), source(heldout_split), names)
+    extras = () if size is None else (("original", (2,)),)
+    return Dataset(info.name, shape, classes, source(train_split), source(heldout_split), names, extras=extras)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,13 @@ class TfdsSource:
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         records = self.records.__getitems__(indices.tolist())  # one read; item by item is several times slower
-        image = np.stack([self._image(record[self.image_key]) for record in records])
-        if self.label_key is None:
-            return {"image": image}
-        return {"image": image, "label": np.array([record[self.label_key] for record in records], np.int32)}
+        stored = [record[self.image_key] for record in records]
+        found = {"image": np.stack([self._image(image) for image in stored])}
+        if self.label_key is not None:
+            found["label"] = np.array([record[self.label_key] for record in records], np.int32)
+        if self.resize is not None:
+            found["original"] = np.array([image.shape[:2] for image in stored], np.int32)
+        return found
 
     def _image(self, image: np.ndarray) -> np.ndarray:
         image = image if self.resize is None else self.resize(image)

@@ -79,6 +79,7 @@ def make_objective(
     weight_by_inclusion: bool = False,
     vlb_weight: float = 0.0,
     phase: Phase | None = None,
+    text_padding: Callable[[Key, Cond], Cond] | None = None,
 ) -> Objective:
     """Compose a training objective.
 
@@ -95,6 +96,8 @@ def make_objective(
         error. The term is in nats per element summed over the T steps; 0.001 is iDDPM's (Nichol & Dhariwal 2021,
         L_hybrid), whose code counts bits: 0.001/ln 2 is the same there. 0 leaves it out.
     phase: how far low-level controls are let in at t, `diffusion.phase`; None: fully.
+    text_padding: what becomes of the padding of texts, before conditions are dropped: `cond.TEXT_PADDINGS`; None:
+        nothing.
     Raises ValueError where a visibility hides tokens of a network that has none, no pass is given, or vlb_weight is
     negative or asked of a process without a table; when traced, where it is asked of a network without a variance.
     """
@@ -117,7 +120,8 @@ def make_objective(
         b = batch.image.shape[0]
         t, weight = time_sampling.sample(times, process, rng.key_for(key, "times"), b)
         keys = rng.per_image(key, b)
-        kept = conditions.drop(rng.key_for(keys, "drop"), batch.cond, drop_semantics, drop_everything)
+        cond = batch.cond if text_padding is None else text_padding(rng.key_for(keys, "text_padding"), batch.cond)
+        kept = conditions.drop(rng.key_for(keys, "drop"), cond, drop_semantics, drop_everything)
         return Draws(t, weight, keys, kept)
 
     def per_image(

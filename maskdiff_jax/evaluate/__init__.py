@@ -12,6 +12,7 @@ from maskdiff_jax.evaluate.judge import JUDGES as JUDGES
 from maskdiff_jax.evaluate.judge import class_accuracy as class_accuracy
 from maskdiff_jax.evaluate.likelihood import make_bits_per_dim as make_bits_per_dim
 from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim as mean_bits_per_dim
+from maskdiff_jax.evaluate.nearest import copied_share as copied_share
 from maskdiff_jax.evaluate.nearest import nearest as nearest
 from maskdiff_jax.evaluate.nearest import nearest_distance as nearest_distance
 from maskdiff_jax.evaluate.pixels import pixel_frechet as pixel_frechet
@@ -24,3 +25,5 @@ from maskdiff_jax.evaluate.report import save_report as save_report
 from maskdiff_jax.evaluate.report import validate as validate
 from maskdiff_jax.evaluate.sampling import balanced_labels as balanced_labels
 from maskdiff_jax.evaluate.sampling import make_generate as make_generate
+from maskdiff_jax.evaluate.sliced import sliced_wasserstein as sliced_wasserstein
+from maskdiff_jax.evaluate.sliced import sliced_wasserstein_reference as sliced_wasserstein_reference

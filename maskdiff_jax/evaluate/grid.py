@@ -67,7 +67,12 @@ def save_png(
     scale: int | None = None,
     labels: Sequence[object] | np.ndarray | None = None,
 ) -> None:
-    """Write `image_grid` of ``images`` as a PNG, atomically; makes the folder where it is missing."""
+    """Write `image_grid` of ``images`` as `save_picture` does."""
+    save_picture(path, image_grid(images, columns, scale, labels))
+
+
+def save_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as a PNG, atomically; makes the folder where it is missing."""
     buffer = io.BytesIO()
-    Image.fromarray(image_grid(images, columns, scale, labels)).save(buffer, "png", optimize=True)
+    Image.fromarray(picture).save(buffer, "png", optimize=True)
     write_atomically(path, buffer.getvalue())

@@ -15,7 +15,7 @@ from maskdiff_jax.diffusion.posterior import check_variance
 from maskdiff_jax.diffusion.prediction import like
 from maskdiff_jax.diffusion.process import coeffs, log_snr
 from maskdiff_jax.diffusion.vlb import discretised_gaussian_nll, prior_nats, step_nats, table_length
-from maskdiff_jax.types import Array, Batch, Denoised, Denoiser, Inputs, Key, Model, Params, Prediction, Process
+from maskdiff_jax.types import Array, Batch, Denoised, Denoiser, Inputs, Key, Model, Params, Phase, Prediction, Process
 
 BitsPerDim = Callable[[Params, Batch, Key], Array]
 CONTINUOUS_STEPS = 128
@@ -31,6 +31,7 @@ def make_bits_per_dim(
     steps: int | None = None,
     t_first: float | None = None,
     clip: tuple[float, float] | None = (-1.0, 1.0),
+    phase: Phase | None = None,
 ) -> BitsPerDim:
     """``measure(params, batch, keys [b]) -> bits/dim [b]``, jitted; its noise depends on an image's key alone.
 
@@ -63,7 +64,7 @@ def make_bits_per_dim(
 
     @jax.jit
     def measure(params: Params, batch: Batch, keys: Key) -> Array:
-        denoiser = make_denoiser(model, params, process, prediction, inputs or default(), clip)
+        denoiser = make_denoiser(model, params, process, prediction, inputs or default(), clip, phase)
         keys = rng.key_for(keys, "likelihood")
         if table is None:
             nats = _continuous_bound(denoiser, process, batch, keys, steps, t_first or process.t_min)

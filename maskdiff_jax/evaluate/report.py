@@ -22,6 +22,9 @@ SCHEMA: dict[str, Any] = {
     "pixel_frechet_reference": MAYBE,  # the same between random halves of the real images
     "nearest_train_distance": MAYBE,  # mean Euclidean distance of a sample to its nearest training image
     "nearest_train_distance_heldout": MAYBE,  # the same for held-out real images
+    "copied_share": MAYBE,  # share of samples much nearer to one training image than to any other (d1/d2 < 1/3)
+    "sliced_wasserstein": MAYBE,  # samples against all real points, for data of at most 16 numbers
+    "sliced_wasserstein_reference": MAYBE,  # the same between random halves of the real points
     "heldout": {  # the dense loss at fixed (t, eps)
         "loss": MAYBE,
         "levels": [MAYBE],  # by noise level
@@ -95,9 +98,15 @@ def format_table(report: Mapping[str, Any]) -> str:
         ("  reference", _number(report["pixel_frechet_reference"], ".3f"), "random halves of the real images"),
         ("nearest train image", _number(report["nearest_train_distance"], ".3f"), drawn),
         ("  reference", _number(report["nearest_train_distance_heldout"], ".3f"), "held-out real images"),
+        ("copies", _number(report["copied_share"], ".3f"), "nearest training image 3 times nearer than the next"),
         None,
         ("dense held-out loss", _number(heldout["loss"], ".4f"), "mean over all noise levels"),
     ]
+    if report["sliced_wasserstein"] is not None:
+        rows[2:4] = [
+            ("sliced Wasserstein", _number(report["sliced_wasserstein"], ".4f"), drawn),
+            ("  reference", _number(report["sliced_wasserstein_reference"], ".4f"), "random halves of the real points"),
+        ]
     if report["bits_per_dim"] is not None:
         rows.insert(-1, ("bits per dimension", _number(report["bits_per_dim"], ".3f"), "bound on held-out images"))
     peak = max((level for level in heldout["levels"] if level is not None), default=0) or 1

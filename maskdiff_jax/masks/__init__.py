@@ -10,4 +10,6 @@ from maskdiff_jax.masks.theory import mean_inverse_count as mean_inverse_count
 from maskdiff_jax.masks.theory import noise_matched_batch as noise_matched_batch
 from maskdiff_jax.masks.visibility import VISIBILITIES as VISIBILITIES
 from maskdiff_jax.masks.visibility import all_tokens as all_tokens
+from maskdiff_jax.masks.visibility import block as block
+from maskdiff_jax.masks.visibility import crop as crop
 from maskdiff_jax.masks.visibility import patch as patch

@@ -1,5 +1,7 @@
 """The layers of the ADM U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233, §3): residual and attention blocks, NHWC.
 
+Options give the residual block of latent diffusion (Rombach et al. 2022, arXiv 2112.10752).
+
 Kernels start uniform in ±1/√fan-in, as in the published code, and biases at 0; the last layer of each block starts at
 0, so that a fresh block is its skip connection. ``dtype`` is that of the arithmetic; norms compute in float32.
 """
@@ -32,14 +34,19 @@ def conv(
     name: str,
     dtype: DTypeLike = "float32",
     kernel_init: Initializer = fan_in_uniform,
-) -> Float[Array, "b h w o"]:
-    """A 3×3 convolution that keeps the image's size, inside a module's compact method."""
-    return nn.Conv(features, (3, 3), dtype=dtype, kernel_init=kernel_init, name=name)(x)
+    stride: int = 1,
+) -> Float[Array, "b h//{stride} w//{stride} o"]:
+    """A 3×3 convolution centred on every ``stride``-th pixel from the first, inside a module's compact method.
+
+    ``stride`` must divide the sides; pixels beyond the image are 0.
+    """
+    module = nn.Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=kernel_init, name=name)
+    return module(x)
 
 
-def group_norm(x: Float[Array, "*b c"], groups: int, *, name: str) -> Float[Array, "*b c"]:
+def group_norm(x: Float[Array, "*b c"], groups: int, *, name: str, epsilon: float = 1e-5) -> Float[Array, "*b c"]:
     """Normalise each group of channels over all positions of an image, then a learned scale and shift; float32."""
-    return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name=name)(x)
+    return nn.GroupNorm(groups, epsilon=epsilon, dtype=jnp.float32, name=name)(x)
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
@@ -59,6 +66,8 @@ RESAMPLE = {"keep": lambda x: x, "down": halve, "up": double}
 class ResBlock(nn.Module):
     """Norm-SiLU-convolution twice; the condition scales and shifts the second norm.
 
+    Without ``scale_shift`` it is added before that norm instead.
+
     ``resample``: 'down' or 'up' halves or doubles the image between the first SiLU and its convolution, and on the skip
     connection; 'keep' does neither. The skip connection is linear in the channels where their number changes.
     """
@@ -67,6 +76,7 @@ class ResBlock(nn.Module):
     groups: int
     dtype: DTypeLike
     resample: str = "keep"
+    scale_shift: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], c: Float[Array, "b e"]) -> Float[Array, "b h2 w2 o"]:
@@ -74,9 +84,13 @@ class ResBlock(nn.Module):
         h = nn.silu(group_norm(x, self.groups, name="norm")).astype(self.dtype)
         h = conv(resample(h), self.features, dtype=self.dtype, name="conv")
 
-        modulation = linear(nn.silu(c), 2 * self.features, kernel_init=fan_in_uniform, name="modulation")
-        scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
-        h = group_norm(h, self.groups, name="out_norm") * (1 + scale) + shift
+        features = self.features * (2 if self.scale_shift else 1)
+        modulation = linear(nn.silu(c), features, kernel_init=fan_in_uniform, name="modulation")[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(modulation, 2, axis=-1)
+            h = group_norm(h, self.groups, name="out_norm") * (1 + scale) + shift
+        else:
+            h = group_norm(h + modulation, self.groups, name="out_norm")
         h = conv(nn.silu(h).astype(self.dtype), self.features, dtype=self.dtype, kernel_init=zeros, name="out_conv")
 
         x = resample(x)
@@ -90,7 +104,8 @@ class AttentionBlock(nn.Module):
 
     Cross-attention is by joint keys: each block projects the context to keys and values of its own and appends them to
     those of the image, under one softmax (GLIDE, Nichol et al. 2021, arXiv 2112.10741, §4; Imagen calls it
-    cross-attention). Without a context there are no parameters for it.
+    cross-attention). Without a context there are no parameters for it. ``head_channels`` = 0 is one head of all the
+    channels.
     """
 
     head_channels: int
@@ -105,11 +120,11 @@ class AttentionBlock(nn.Module):
         mask: Bool[Array, "b m"] | None = None,
     ) -> Float[Array, "b h w c"]:
         b, height, width, channels = x.shape
-        heads = channels // self.head_channels
+        head_channels = self.head_channels or channels
 
         def project(x: Float[Array, "b k i"], n: int, name: str) -> Float[Array, "b k n heads hc"]:
             out = linear(x, n * channels, dtype=self.dtype, kernel_init=fan_in_uniform, name=name)
-            return out.reshape(b, -1, n, heads, self.head_channels)
+            return out.reshape(b, -1, n, channels // head_channels, head_channels)
 
         h = group_norm(x.reshape(b, height * width, channels), self.groups, name="norm")
         qkv = project(h, 3, "qkv")

@@ -10,33 +10,24 @@ and a seal, the SHA-256 of each of its files, which notices a flipped bit also w
     directory/damaged-1400/    one that did not verify, moved aside and never deleted
 """
 
-import json
-import os
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
-from maskdiff_jax.train import seal
-from maskdiff_jax.train.digest import describe, flatten, form, json_digest
+from maskdiff_jax.train import seal, verify
+from maskdiff_jax.train.digest import describe, flatten
 from maskdiff_jax.train.orbax_noise import one_error_only, quiet
+from maskdiff_jax.train.verify import Average, CheckpointError, Damaged, SavedParams, agreed, reason
 
 T = TypeVar("T")
-
-
-class CheckpointError(OSError):
-    """A checkpoint that cannot be written, read or used, in one line."""
-
-
-class _Damaged(Exception):
-    """A checkpoint does not match its record."""
 
 
 class Restored(NamedTuple):
@@ -51,9 +42,9 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run.
 
-    Kept on disk: the newest ``keep_latest``, and every one whose step is a multiple of ``keep_every``. During a save
-    there is one more. With ``read_only`` nothing is created, cleaned up or moved, as befits sampling and evaluation
-    beside a running trainer. ``warn`` receives one line for each checkpoint that is damaged.
+    Kept on disk: the newest ``keep_latest``, every one whose step is a multiple of ``keep_every``, and those of
+    ``keep_steps``. During a save there is one more. With ``read_only`` nothing is created, cleaned up or moved, as
+    befits sampling and evaluation beside a running trainer. ``warn`` receives one line for each damaged checkpoint.
 
     Every process of a distributed run makes the same calls in the same order.
     """
@@ -64,6 +55,7 @@ class Checkpoints:
         keep_latest: int = 2,
         keep_every: int | None = None,
         *,
+        keep_steps: Sequence[int] = (),
         read_only: bool = False,
         warn: Callable[[str], Any] = logging.warning,
     ):
@@ -72,7 +64,8 @@ class Checkpoints:
         if keep_every is not None and keep_every < 1:
             raise ValueError(f"keep_every must be at least 1 or None, got {keep_every}")
         self.directory = Path(directory).absolute()
-        self._policy = AnyPreservationPolicy([LatestN(keep_latest)] + ([EveryNSteps(keep_every)] if keep_every else []))
+        policies = [LatestN(keep_latest), CustomSteps(list(keep_steps))]
+        self._policy = AnyPreservationPolicy(policies + ([EveryNSteps(keep_every)] if keep_every else []))
         self._read_only = read_only
         self._warn = warn
         self._writing: int | None = None
@@ -93,7 +86,7 @@ class Checkpoints:
         try:
             return ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
-            raise CheckpointError(f"cannot open {self.directory}: {_line(error)}") from error
+            raise CheckpointError(f"cannot open {self.directory}: {reason(error)}") from error
 
     def _seal(self) -> None:
         """Called by Orbax once the files of a checkpoint are written, just before it is committed by renaming."""
@@ -127,8 +120,7 @@ class Checkpoints:
             if step in self.steps():
                 return False
             raise CheckpointError(f"cannot save step {step}: {self.directory} already holds the later step {latest}")
-        body = json.loads(json.dumps({"step": step, "leaves": describe(state), "data": data, "meta": meta}))
-        record = {"sha256": json_digest(body), "body": body}
+        record = verify.make_record(step, state, data, meta)
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         self._writing = step
         try:
@@ -142,110 +134,125 @@ class Checkpoints:
     def restore(self, abstract_state: Any) -> Restored | None:
         """The newest checkpoint that verifies; None where there has never been one.
 
-        ``abstract_state`` (see `abstract`) gives the tree, shapes, dtypes and shardings; a leaf given as ``...`` is
-        neither read nor verified. Newer checkpoints that fail are reported and, once an older one has verified, moved
-        aside. Raises `CheckpointError` where none verifies, and where a sound one was saved from another model.
+        ``abstract_state`` (see `abstract`) gives the tree, shapes, dtypes and shardings, or is a function ``step ->
+        tree`` where they depend on the step; a leaf given as ``...`` is neither read nor verified. Newer checkpoints
+        that fail are reported and, once an older one has verified, moved aside. Raises `CheckpointError` where none
+        verifies, and where a sound one was saved from another model.
         """
-        self.wait()
-        damaged: dict[int, str] = {}
-        for step in reversed(self.steps()):
-            try:
-                restored = self._read(step, abstract_state)
-            except _Damaged as error:
-                damaged[step] = str(error)
-                continue
-            for bad, reason in damaged.items():
-                self._warn(f"checkpoint {bad} is damaged: {reason}; using {step}{self._set_aside(bad)}")
-            if damaged and not self._read_only:
-                self._manager.close()
-                self._manager = self._open()  # forgets the steps that were moved
-            return restored
-        if damaged:
-            reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
-            raise CheckpointError(f"no checkpoint in {self.directory} is sound ({reasons})")
-        if self.directory.is_dir() and (aside := sorted(path.name for path in self.directory.glob("damaged-*"))):
-            raise CheckpointError(f"no sound checkpoint is left in {self.directory}, only {', '.join(aside)}")
-        return None
+        return self._newest(lambda step: self._read(step, abstract_state), self._set_aside)
 
     def restore_step(self, step: int, abstract_state: Any) -> Restored:
-        """The checkpoint of one step, verified; moves nothing. `CheckpointError` where it is absent or damaged."""
+        """The checkpoint of one step, verified as by `restore`; moves nothing.
+
+        Raises `CheckpointError` where it is absent, damaged, or of another model.
+        """
         self.wait()
         if step not in (steps := self.steps()):
-            raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are: {_listed(steps)}")
+            there = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are: {there}")
         try:
             return self._read(step, abstract_state)
-        except _Damaged as error:
-            raise CheckpointError(f"checkpoint {step} in {self.directory} is damaged: {error}") from error
+        except Damaged as error:
+            raise CheckpointError(f"{self._called(step)} is damaged: {error}") from error
 
-    def _read(self, step: int, abstract_state: Any) -> Restored:
-        _agreed(lambda: self._require_seal(step))
-        body = _agreed(lambda: self._record(step))
-        self._require_fit(step, body["leaves"], abstract_state)
-        state = _agreed(lambda: self._arrays(step, abstract_state))
-        read = describe(state)
-        _agreed(lambda: _require_equal(read, body["leaves"]))
-        return Restored(step, state, body["data"], body["meta"])
+    def read_params(self, average: Average = None) -> SavedParams:
+        """The parameters of the newest checkpoint that verifies, on the default device, whatever model they are of.
 
-    def _require_seal(self, step: int) -> None:
-        if reason := seal.broken(self.directory / str(step)):
-            raise _Damaged(reason)
+        ``average``: None for the raw ones, a decay for that average of them, "first" for the first decay of
+        ``meta["config"]["ema"]``. The record tells the tree; nothing else is read. Newer checkpoints that fail are
+        reported and stay where they are. Raises `CheckpointError` where there is none, where none verifies, and where
+        there is no such average. In a distributed run every process holds a copy of its own.
+        """
+        return self._newest_of_a_run(lambda step: self._read_params(step, average))
 
-    def _record(self, step: int) -> dict[str, Any]:
-        record = self._load(step, "record", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
-        try:
-            body, sound = record["body"], record["sha256"] == json_digest(record["body"])
-        except (KeyError, TypeError) as error:
-            raise _Damaged("its record is unreadable") from error
-        if not sound:
-            raise _Damaged("its record differs from its own digest")
-        if body["step"] != step:
-            raise _Damaged(f"its record is that of step {body['step']}")
-        return body
+    def shapes(self, average: Average = None) -> SavedParams:
+        """As `read_params`, with shapes and dtypes in the place of the arrays: from the newest sound record alone.
 
-    def _arrays(self, step: int, abstract_state: Any) -> Any:
-        target = jax.tree.map(_placed, abstract_state)
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-        args = ocp.args.PyTreeRestore(target, restore_args=restore_args)
-        return self._load(step, "state", ocp.PyTreeCheckpointHandler(), args)
+        Arrays are neither read nor verified, so `read_params` may have to fall back to an older checkpoint than this.
+        """
+        return self._newest_of_a_run(lambda step: self._shapes(step, average))
 
-    def _load(self, step: int, item: str, handler: ocp.CheckpointHandler, args: Any) -> Any:
-        # The manager's own `restore` ends in a barrier, at which the others would wait for a process that failed.
-        try:
-            with one_error_only():
-                return handler.restore(self._manager.directory / str(step) / item, args=args)
-        except (MemoryError, jax.errors.JaxRuntimeError):  # of this machine, not of the checkpoint
-            raise
-        except Exception as error:  # whatever broken files provoke
-            raise _Damaged(f"cannot be read: {_line(error)}") from error
-
-    def _require_fit(self, step: int, leaves: dict[str, Any], abstract_state: Any) -> None:
-        """A sound record of another tree is the configuration's fault: nothing may be moved aside for it."""
-        here = {path: form(leaf) for path, leaf in flatten(abstract_state).items()}
-        there = {path: {"dtype": leaf["dtype"], "shape": leaf["shape"]} for path, leaf in leaves.items()}
-        left_out = any(leaf is ... for leaf in jax.tree.leaves(abstract_state))
-        if left_out:
-            there = {path: there[path] for path in there.keys() & here.keys()}
-        differing = sorted(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
-        if differing:
-            path = differing[0]
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-            raise CheckpointError(
-                f"checkpoint {step} in {self.directory} holds another model: "
-                f"{path} is {_shown(there.get(path))} there, {_shown(here.get(path))} here{more}"
-            )
+    def _newest(self, read: Callable[[int], T], set_aside: Callable[[int], str] = lambda _: "") -> T | None:
+        self.wait()
+        return verify.newest(self.directory, self.steps(), read, self._warn, set_aside)
 
     def _set_aside(self, step: int) -> str:
         if self._read_only:
             return ""
-        names = [f"damaged-{step}", *(f"damaged-{step}-{i}" for i in range(2, 1000))]
-        target = next(self.directory / name for name in names if not (self.directory / name).exists())
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("maskdiff_jax: choose where to set a checkpoint aside")
-        if jax.process_index() == 0:
-            (self.directory / str(step)).rename(target)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("maskdiff_jax: checkpoint set aside")
+        target = verify.set_aside(self.directory, step)
+        self._manager.close()
+        self._manager = self._open()  # forgets the step that was moved
         return f" (moved to {target.name})"
+
+    def _newest_of_a_run(self, read: Callable[[int], T]) -> T:
+        if (found := self._newest(read)) is None:
+            raise CheckpointError(f"there is no checkpoint in {self.directory}")
+        return found
+
+    def _read(self, step: int, abstract_state: Any) -> Restored:
+        agreed(lambda: verify.require_seal(self.directory / str(step)))
+        body = agreed(lambda: self._record(step))
+        wanted = abstract_state(step) if callable(abstract_state) else abstract_state
+        verify.require_fit(self._called(step), body["leaves"], wanted)
+        state = agreed(lambda: self._arrays(step, wanted))
+        read = describe(state)
+        agreed(lambda: verify.require_equal(read, body["leaves"]))
+        return Restored(step, state, body["data"], body["meta"])
+
+    def _read_params(self, step: int, average: Average) -> SavedParams:
+        agreed(lambda: verify.require_seal(self.directory / str(step)))
+        body = agreed(lambda: self._record(step))
+        paths = verify.params_in(self._called(step), body, average)
+        arrays = agreed(lambda: self._some_arrays(step, set(paths.values())))
+        read = describe(arrays)
+        agreed(lambda: verify.require_equal(read, body["leaves"]))
+        return SavedParams(step, verify.nested({name: arrays[path] for name, path in paths.items()}), body["meta"])
+
+    def _shapes(self, step: int, average: Average) -> SavedParams:
+        body = agreed(lambda: self._record(step))
+        leaves = body["leaves"]
+        found = verify.params_in(self._called(step), body, average)
+        shapes = {name: jax.ShapeDtypeStruct(leaves[at]["shape"], leaves[at]["dtype"]) for name, at in found.items()}
+        return SavedParams(step, verify.nested(shapes), body["meta"])
+
+    def _called(self, step: int) -> str:
+        return f"checkpoint {step} in {self.directory}"
+
+    def _record(self, step: int) -> dict[str, Any]:
+        handler, args = ocp.JsonCheckpointHandler(), ocp.args.JsonRestore()
+        return verify.body_of(self._load(step, "record", lambda at: handler.restore(at, args=args)), step)
+
+    def _arrays(self, step: int, abstract_state: Any) -> Any:
+        target = jax.tree.map(_placed, abstract_state)
+        args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+        return self._load(step, "state", lambda at: ocp.PyTreeCheckpointHandler().restore(at, args=args))
+
+    def _some_arrays(self, step: int, paths: set[str]) -> dict[str, jax.Array]:
+        """{path: array} of a state of unknown structure, each on the default device and committed to none."""
+
+        def load(at: Path) -> Any:
+            handler = ocp.PyTreeCheckpointHandler()
+            # Orbax's own account of the tree: a record's paths do not tell sequences from dicts, which Orbax minds.
+            tree = handler.metadata(at).tree
+            leaves = [leaf if path in paths else ... for path, leaf in flatten(tree).items()]
+            wanted = jax.tree.unflatten(jax.tree.structure(tree), leaves)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            return handler.restore(at, args=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy))
+
+        arrays = flatten(self._load(step, "state", load))
+        if missing := paths - arrays.keys():
+            raise Damaged(f"leaf {min(missing)} is missing")
+        return {path: jnp.asarray(array) for path, array in arrays.items()}
+
+    def _load(self, step: int, item: str, load: Callable[[Path], Any]) -> Any:
+        # The manager's own `restore` ends in a barrier, at which the others would wait for a process that failed.
+        try:
+            with one_error_only():
+                return load(self._manager.directory / str(step) / item)
+        except (MemoryError, jax.errors.JaxRuntimeError):  # of this machine, not of the checkpoint
+            raise
+        except Exception as error:  # whatever broken files provoke
+            raise Damaged(f"cannot be read: {reason(error)}") from error
 
     def wait(self) -> None:
         """Block until the last save is on disk. Raises `CheckpointError` where it failed."""
@@ -255,7 +262,7 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def _write_error(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {_line(error)}")
+        return CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {reason(error)}")
 
     def close(self) -> None:
         """Wait, then release the threads."""
@@ -288,45 +295,5 @@ def _placed(leaf: Any) -> Any:
     """Without a sharding Orbax would want the devices that the checkpoint was saved from."""
     if leaf is ... or getattr(leaf, "sharding", None) is not None:
         return leaf
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _require_equal(read: dict[str, Any], saved: dict[str, Any]) -> None:
-    if differing := [path for path, leaf in read.items() if leaf != saved[path]]:
-        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-        raise _Damaged(f"leaf {differing[0]}: digest differs{more}")
-
-
-def _agreed(attempt: Callable[[], T]) -> T:
-    """The attempt's result; damage where any process met it, as all of them must try the same checkpoint next."""
-    result, damage = None, None
-    try:
-        result = attempt()
-    except _Damaged as error:
-        damage = error
-    if jax.process_count() > 1 and not multihost_utils.process_allgather(damage is None).all():
-        raise damage or _Damaged("another process cannot read it")
-    if damage:
-        raise damage
-    return cast(T, result)
-
-
-def _line(error: BaseException) -> str:
-    """The reason in one short line: TensorStore wraps it in the path of reading and the whole storage specification."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if code := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = next(iter(str(error).split(" [tensorstore_spec")[0].splitlines()), "")
-    return f"{type(error).__name__}: {text if len(text) <= 200 else '… ' + text[-200:]}"
-
-
-def _shown(leaf: dict[str, Any] | None) -> str:
-    return "absent" if leaf is None else f"{leaf['dtype']}{leaf['shape']}"
-
-
-def _listed(steps: list[int]) -> str:
-    return ", ".join(map(str, steps)) or "none"

@@ -31,6 +31,16 @@ def init_state(model: Model, optimizer: Optimizer, key: Key, mesh: Mesh) -> Trai
     return jax.jit(_init(model, optimizer), out_shardings=shardings)(key)
 
 
+def state_from(params: Params, optimizer: Optimizer, step: int, mesh: Mesh) -> TrainState:
+    """The state of given parameters after ``step`` steps, with a fresh optimiser and fresh averages."""
+
+    def start(params: Params) -> TrainState:
+        return TrainState(jnp.int32(step), params, optimizer.init(params))
+
+    shapes = with_state_sharding(mesh, jax.eval_shape(start, params))
+    return jax.jit(start, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(params)
+
+
 def _init(model: Model, optimizer: Optimizer):
     def init(key: Key) -> TrainState:
         params = model.init(key)

@@ -19,16 +19,20 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[s
     for key in dict.fromkeys([*stored, *current]):
         a, b = stored.get(key, _ABSENT), current.get(key, _ABSENT)
         same = a == b and isinstance(a, bool) == isinstance(b, bool)
-        if not same and not any(key == section or key.startswith(f"{section}.") for section in free):
+        place = key.rpartition("].")[2]  # in an entry of a list of sections, keys have the names of their own
+        if not same and not any(place == section or place.startswith(f"{section}.") for section in free):
             lines.append(f"{key}: {_shown(a)} in the workdir, {_shown(b)} now")
     return lines
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; an empty section and a list are values."""
+    """Dotted keys and their values; an empty section is a value, and so is a list, unless it is one of sections."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for i, item in enumerate(value):
+                yield from _leaves(item, f"{prefix}{key}[{i}].")
         else:
             yield prefix + key, value
 

@@ -5,40 +5,74 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from maskdiff_jax.data import AUGMENTS, Batches, compose, crop, flip, standard
+from maskdiff_jax.data import AUGMENTS, Batches, compose, crop, flip, for_heldout, low_resolution, random_crop, standard
 from maskdiff_jax.data.philox import philox, uniform
 from tests.data.conftest import numbered
 
+SHAPE = (4, 5, 3)
 CASES = {
     "crop": [{"pad": 2}, {"pad": 3, "mode": "reflect"}],
     "standard": [{}, {"pad": 1}, {"rate": 1.0, "pad": 2, "mode": "reflect"}],
+    "resize_centre": [{"size": 6}, {"size": 4, "rate": 0.5}],
+    "random_crop": [{"size": 6}, {"size": 5, "rate": 0.5}],
+    "local_crop": [{"size": 6, "low": 0.2}, {"size": 4, "low": 0.6, "high": 0.9, "ratio": 1.5, "rate": 0.5}],
+    "low_resolution": [{"size": 3}],
+    "canvas": [
+        {},
+        {"size": 9, "smallest": 3, "largest": 9, "factor": 4, "reduced": 0.7, "faintest": 0.2},
+        {"reduced": 0.7},
+    ],
 }
+SHAPES = {"canvas": (8, 8, 2), "low_resolution": (6, 10, 2)}  # of the images, where it is not (6, 7, 2)
 MEMBERS = [
-    pytest.param(AUGMENTS[name](**options), id=f"{name}-{i}")
+    pytest.param(AUGMENTS[name](**options), SHAPES.get(name, (6, 7, 2)), id=f"{name}-{i}")
     for name in AUGMENTS
     for i, options in enumerate(CASES.get(name, [{}]))
 ]
 
 
-@pytest.mark.parametrize("augment", MEMBERS)
-def test_controls_belong_to_the_running_number(augment):
+@pytest.mark.parametrize("augment, shape", MEMBERS)
+def test_controls_belong_to_the_running_number(augment, shape):
     """Draws of a permuted subset are the permuted draws: they depend on no neighbour, batch or order."""
     numbers = np.arange(200, dtype=np.int64) + 2**33
     order = np.random.default_rng(0).permutation(200)[:70]
-    whole, part = augment.controls(7, numbers), augment.controls(7, numbers[order])
+    whole, part = augment.controls(7, numbers, shape), augment.controls(7, numbers[order], shape)
+    assert tuple(whole) == augment.names
     for name, values in whole.items():
-        assert values.dtype == np.int32 and values.shape == (200,)
+        assert values.dtype in (np.int32, np.float32) and values.shape == (200,)
         np.testing.assert_array_equal(part[name], values[order])
 
 
-@pytest.mark.parametrize("augment", MEMBERS)
-def test_host_equals_device(augment):
-    """NumPy and a jitted jax program give the same pixels."""
-    images = numbered(40, (6, 7, 2)).image
-    controls = augment.controls(1, np.arange(40))
+@pytest.mark.parametrize("augment, shape", MEMBERS)
+def test_host_equals_device(augment, shape):
+    """NumPy and a jitted jax program give the same pixels, of the stated shape."""
+    images = numbered(40, shape).image
+    controls = augment.controls(1, np.arange(40), shape)
     host = augment.apply(images, controls)
-    assert isinstance(host, np.ndarray) and host.dtype == np.uint8 and host.shape == images.shape
+    assert isinstance(host, np.ndarray) and host.dtype == np.uint8 and host.shape[1:] == augment.shape(shape)
     np.testing.assert_array_equal(jax.jit(augment.apply)(images, controls), host)
+
+
+@pytest.mark.parametrize("augment, shape", MEMBERS)
+def test_heldout_images_have_the_shape_and_the_controls_of_training_images(augment, shape):
+    """Asking twice changes nothing; only `canvas` draws anything for them, and none of them is mirrored otherwise."""
+    still = for_heldout(augment)
+    again, numbers = for_heldout(still), np.arange(300)
+    assert still.names == augment.names and still.shape(shape) == augment.shape(shape) and again.spec == still.spec
+    controls = still.controls(3, numbers, shape)
+    if "contrast" not in still.names:
+        assert all((values == values[0]).all() for values in controls.values()) and not np.any(controls.get("flip", 0))
+    images = numbered(300, shape).image
+    whole = still.apply(images, controls)
+    np.testing.assert_array_equal(again.apply(images, again.controls(3, numbers, shape)), whole)
+    assert whole.shape[1:] == still.shape(shape)
+
+
+def test_heldout_images_are_left_alone_where_sizes_stay():
+    images = numbered(5).image
+    for augment in (flip(), crop(2, "reflect"), standard(pad=1), compose(flip(), crop(3))):
+        still = for_heldout(augment)
+        np.testing.assert_array_equal(still.apply(images, still.controls(0, np.arange(5), images.shape[1:])), images)
 
 
 def test_recorded_controls_reproduce_the_batch():
@@ -65,26 +99,48 @@ def test_centred_crop_is_the_image(mode):
 
 def test_draws_have_the_stated_distribution():
     """Flips at their rate; every offset equally often, the two independent of each other."""
-    controls = standard(rate=0.3, pad=2).controls(5, np.arange(20_000))
+    controls = standard(rate=0.3, pad=2).controls(5, np.arange(20_000), SHAPE)
     assert abs(controls["flip"].mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 20_000)
     table = np.histogram2d(controls["top"], controls["left"], bins=5, range=[[-0.5, 4.5]] * 2)[0]
     assert table.sum() == 20_000 and stats.chisquare(table.ravel()).pvalue > 1e-4
-    again, other = (standard(rate=0.3, pad=2).controls(seed, np.arange(20_000)) for seed in (5, 6))
+    again, other = (standard(rate=0.3, pad=2).controls(seed, np.arange(20_000), SHAPE) for seed in (5, 6))
     np.testing.assert_array_equal(again["top"], controls["top"])
     assert abs(np.mean(other["top"] == controls["top"]) - 0.2) < 0.02
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_flip_never_or_always(rate):
-    assert (flip(rate).controls(0, np.arange(1000))["flip"] == rate).all()
+    assert (flip(rate).controls(0, np.arange(1000), SHAPE)["flip"] == rate).all()
 
 
 def test_a_composition_draws_what_its_members_draw():
     numbers = np.arange(50)
-    whole = compose(flip(0.5), crop(3)).controls(2, numbers)
-    for name, values in (flip(0.5).controls(2, numbers) | crop(3).controls(2, numbers)).items():
+    whole = compose(flip(0.5), crop(3)).controls(2, numbers, SHAPE)
+    for name, values in (flip(0.5).controls(2, numbers, SHAPE) | crop(3).controls(2, numbers, SHAPE)).items():
         np.testing.assert_array_equal(whole[name], values)
-    assert len({a.spec for a in (flip(0.5), flip(0.4), crop(3), crop(3, "reflect"), compose(flip(), crop(3)))}) == 5
+
+
+def test_a_member_of_a_composition_sees_what_the_one_before_it_made():
+    """Drawn for the shape that it will be applied to: reduced 12×20 images are 6×10, and their crops lie in them."""
+    both, numbers = compose(low_resolution(6), random_crop(6)), np.arange(100)
+    left = both.controls(0, numbers, (6, 20, 1))["crop_left"]  # nothing to reduce
+    assert left.max() == 14
+    with pytest.raises(ValueError, match=r"more than one augmentation of 'low_resolution.* changes the size"):
+        both.controls(0, numbers, (12, 20, 1))
+
+
+def test_specs_tell_options_apart():
+    """They say whether a run that goes on sees the same images."""
+    options = {
+        "flip": [{"rate": 0.4}],
+        "crop": [{"pad": 3}],
+        "random_crop": [{"size": 7}, {"size": 7, "rate": 0.5}],
+        "local_crop": [{"size": 6, name: value} for name, value in {"low": 0.3, "high": 0.9, "ratio": 2.0}.items()],
+        "canvas": [{"size": 20}, {"smallest": 7}, {"largest": 11}, {"rate": 0.1}, {"factor": 4}, {"faintest": 0.7}],
+    }
+    made = [AUGMENTS[n](**o) for table in (CASES, options) for n, cases in table.items() for o in cases]
+    made = [augment for augment in made if augment.spec != standard().spec] + [standard()]
+    assert len({augment.spec for augment in made}) == len(made)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maskdiff_jax.data.decode import square
 from tests.data.pictures import noise, save
@@ -25,7 +25,7 @@ PICTURES = {
 def test_every_mode_becomes_rgb(kind, tmp_path):
     picture, colour = PICTURES[kind]
     save(tmp_path / "x.png", picture)
-    image, _, _ = square(tmp_path / "x.png", 4)
+    image = square(tmp_path / "x.png", 4).image
     assert image.dtype == np.uint8 and image.shape == (4, 4, 3)
     np.testing.assert_array_equal(image, np.broadcast_to(np.array(colour, np.uint8), image.shape))
     assert square(tmp_path / "x.png", 4, channels=1)[0].shape == (4, 4, 1)
@@ -62,11 +62,25 @@ def test_images_are_turned_upright(orientation, tmp_path):
     np.testing.assert_array_equal(square(tmp_path / "x.png", 6)[0], np.rot90(noise(1, 6, 6), TURNS[orientation]))
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_size_of_the_original_is_that_of_the_upright_image(orientation, suffix, tmp_path):
+    """Also where a JPEG is decoded at a part of its size."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / f"x.{suffix}", noise(1, 50, 90), exif=exif)
+    with Image.open(tmp_path / f"x.{suffix}") as image:
+        width, height = ImageOps.exif_transpose(image).size
+    view = square(tmp_path / f"x.{suffix}", 8)
+    assert (view.height, view.width) == (height, width) and {height, width} == {50, 90}
+
+
 @pytest.mark.parametrize("height, width", [(8, 8), (8, 20), (20, 8), (16, 40), (4, 6)])
 @pytest.mark.parametrize("place", [None, 0.0, 0.4, 0.999])
 def test_window_is_cut_out_of_the_resized_image(height, width, place, tmp_path):
     save(tmp_path / "x.png", noise(2, height, width))
-    image, top, left = square(tmp_path / "x.png", 8, place=place)
+    image, top, left, *original = square(tmp_path / "x.png", 8, place=place)
+    assert original == [height, width]
     scale = 8 / min(height, width)
     whole = Image.fromarray(noise(2, height, width))
     whole = np.asarray(whole.resize((int(width * scale), int(height * scale)), Image.Resampling.BICUBIC))

@@ -53,7 +53,7 @@ def test_recorded_windows_and_controls_reproduce_the_batch(tmp_path):
     """The corners that a batch records, and the augmentation's controls, applied to the files by hand."""
     pictures.two_classes(tmp_path, 12, height=16, width=44)
     data, augment = folder(tmp_path, 8, crop="random", windows=3), flip()
-    assert len(data.train) % 3 == 0 and set(everything(data.heldout)) == {"image", "label"}
+    assert len(data.train) % 3 == 0 and set(everything(data.heldout)) == {"image", "label", "original"}
     batch = Batches(data.train, 32, seed=0, augment=augment).at(2)
     seen = augment.apply(batch["image"], batch["controls"])
     for i, index in enumerate(batch["index"]):
@@ -119,7 +119,7 @@ def test_labels(plain):
         named = [data.class_names[label] for label in everything(source)["label"]]
         assert named == [path.partition("/")[0] for path in source.paths]
     for unlabelled in (folder(plain, 4, labels="none"), folder(plain / "ant", 4)):
-        assert unlabelled.classes == 0 and set(everything(unlabelled.train)) == {"image"}
+        assert unlabelled.classes == 0 and set(everything(unlabelled.train)) == {"image", "original"}
 
 
 def test_links(plain):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maskdiff_jax.evaluate.nearest import nearest, nearest_distance
+from maskdiff_jax.evaluate.nearest import closest, copied_share, nearest, nearest_distance
 
 
 def images(seed, n, shape=(4, 3, 2)):
@@ -33,3 +33,22 @@ def test_bad_input():
     for queries, references in ((images(0, 3) * np.nan, images(0, 3)), (images(0, 3), images(0, 3) * np.nan)):
         with pytest.raises(ValueError, match="NaN"):
             nearest(queries, references)
+
+
+def test_the_two_nearest_by_brute_force():
+    queries, references = images(0, 20), images(1, 30)
+    table = np.sqrt(np.square(queries[:, None].astype(np.float64) - references[None]).sum(axis=(2, 3, 4)))
+    for block in (4, 64):
+        distance, index = closest(queries, references, 3, block)
+        np.testing.assert_array_equal(index, table.argsort(1)[:, :3])
+        np.testing.assert_allclose(distance, np.sort(table, axis=1)[:, :3], rtol=1e-12)
+
+
+def test_the_share_of_copies_is_the_share_that_was_copied():
+    """Half of the queries are training images with a little noise, the others are fresh."""
+    references, fresh = images(1, 50), images(2, 10)
+    copies = references[:10] + 0.01 * images(3, 10)
+    assert copied_share(np.concatenate([copies, fresh]), references) == 0.5
+    assert copied_share(fresh, references) == 0
+    with pytest.raises(ValueError, match="2 references"):
+        copied_share(fresh, references[:1])

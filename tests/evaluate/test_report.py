@@ -11,7 +11,8 @@ from maskdiff_jax.train.provenance import provenance
 # Readers of report.json rely on these. A key may be added here on purpose; none may go.
 KEYS = {
     "name", "class_accuracy", "judge_accuracy", "pixel_frechet", "pixel_frechet_reference", "nearest_train_distance",
-    "nearest_train_distance_heldout", "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
+    "nearest_train_distance_heldout", "copied_share", "sliced_wasserstein",
+    "sliced_wasserstein_reference", "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
     "bits_per_dim", "steps", "images", "seconds",
     "flops", "parameters", "samples", "samples.count", "samples.sampler", "samples.steps",
     "samples.guidance", "samples.class_count", "samples.class_guidance", "samples.seed", "provenance",
@@ -29,6 +30,9 @@ def entries(**changes):
         "pixel_frechet_reference": 0.288,
         "nearest_train_distance": 2.345,
         "nearest_train_distance_heldout": 2.219,
+        "copied_share": 0.01,
+        "sliced_wasserstein": None,
+        "sliced_wasserstein_reference": None,
         "heldout": {"loss": jnp.float32(0.25)} | {f"level_{j:02d}": 0.1 * (j + 1) for j in range(4)},
         "edges": np.linspace(0, 1, 5).tolist(),
         "bits_per_dim": None,

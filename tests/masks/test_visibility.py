@@ -1,6 +1,8 @@
 """The contract of every visibility, enrolled by its line in the table; and the rule of each member."""
 
+import functools
 from collections import Counter
+from itertools import combinations
 from math import comb, prod
 
 import jax
@@ -8,21 +10,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.masks import VISIBILITIES, patch
+from maskdiff_jax.masks import VISIBILITIES, block, crop, patch
 from maskdiff_jax.masks.draws import kept_count
 from tests.masks.contract import assert_mean, assert_reproducible
 
-OPTIONS = {"patch": [{"ratio": 0.0}, {"ratio": 0.4}, {"ratio": 0.9}]}  # a member without a line: its defaults
-MEMBERS = [pytest.param(VISIBILITIES[n](**o), id=f"{n}-{o}") for n in VISIBILITIES for o in OPTIONS.get(n, [{}])]
+OPTIONS = {  # a member without a line: its defaults
+    "patch": [{"ratio": 0.0}, {"ratio": 0.4}, {"ratio": 0.9}],
+    "block": [{"ratio": 0.3, "block": 2}, {"ratio": 0.9, "block": 2}],
+    "crop": [{"side": 2}],
+}
+NAMED = [(n, VISIBILITIES[n](**o), f"{n}-{o}") for n in VISIBILITIES for o in OPTIONS.get(n, [{}])]
+MEMBERS = [pytest.param(member, id=label) for _, member, label in NAMED]
+UNEVEN = {"crop"}  # some tokens are visible more often: the plain mean over the visible ones is biased, on purpose
 GRIDS = [(4, 4), (2, 6)]
+KEYS = 8192
+
+
+@functools.cache
+def drawn(member, grid, count=KEYS) -> np.ndarray:
+    """ids [count, k]"""
+    keys = jax.random.split(jax.random.key(0), count)
+    return np.asarray(jax.jit(lambda keys: member.sample(keys, grid))(keys))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("member", MEMBERS)
 def test_ids_are_distinct_sorted_in_range_and_included_as_stated(member, grid):
-    n = prod(grid)
-    keys = jax.random.split(jax.random.key(0), 8192)
-    ids = np.asarray(jax.jit(lambda keys: member.sample(keys, grid))(keys))
+    n, ids = prod(grid), drawn(member, grid)
     assert ids.dtype == np.int32
     assert ids.min() >= 0 and ids.max() < n
     assert np.all(np.diff(ids, axis=1) > 0)
@@ -31,6 +45,25 @@ def test_ids_are_distinct_sorted_in_range_and_included_as_stated(member, grid):
     inclusion = np.asarray(member.inclusion(grid))
     assert inclusion.shape == (n,)
     assert_mean(visible, inclusion)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_weighting_by_inclusion_turns_the_mean_over_masks_into_that_over_tokens(member, grid):
+    n, ids = prod(grid), drawn(member, grid)
+    losses = np.random.default_rng(2).normal(1, 1, n)
+    assert_mean(np.sum(losses[ids] / (n * np.asarray(member.inclusion(grid))[ids]), axis=1), losses.mean())
+
+
+@pytest.mark.parametrize(("name", "member"), [pytest.param(n, member, id=label) for n, member, label in NAMED])
+def test_the_plain_mean_is_that_over_tokens_unless_listed_uneven(name, member):
+    """Losses that are larger in the centre of the grid."""
+    grid = (4, 4)
+    losses = np.outer([0, 1, 1, 0], [0, 1, 1, 0]).ravel() + np.arange(16) / 16
+    plain = losses[drawn(member, grid)].mean(axis=1)
+    bias = abs(plain.mean() - losses.mean()) / (plain.std() / KEYS**0.5 + 1e-12)
+    assert bias > 20 if name in UNEVEN else bias < 5
+    assert (np.ptp(member.inclusion(grid)) > 0.1) == (name in UNEVEN)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -50,13 +83,76 @@ def test_all_is_every_token_in_order():
     np.testing.assert_array_equal(ids, np.tile(np.arange(10), (3, 1)))
 
 
+def assert_uniform(draws, outcomes):
+    """Every outcome is drawn, none else, and each equally often within five standard errors."""
+    counts, share = Counter(draws), 1 / len(outcomes)
+    assert set(counts) == set(outcomes)
+    error = np.sqrt(share * (1 - share) / len(draws))
+    assert max(abs(c / len(draws) - share) for c in counts.values()) < 5 * error
+
+
+def rows(ids):
+    return list(map(tuple, ids.tolist()))
+
+
 def test_patch_draws_every_subset_equally_often():
-    keys = jax.random.split(jax.random.key(1), 20_000)
-    counts = Counter(map(tuple, np.asarray(jax.jit(lambda keys: patch(0.6).sample(keys, (1, 5)))(keys)).tolist()))
-    share = 1 / comb(5, 2)
-    assert len(counts) == comb(5, 2)
-    error = np.sqrt(share * (1 - share) / len(keys))
-    assert max(abs(c / len(keys) - share) for c in counts.values()) < 5 * error
+    subsets = list(combinations(range(5), 2))
+    assert len(subsets) == comb(5, 2)
+    assert_uniform(rows(drawn(patch(0.6), (1, 5), 20_000)), subsets)
+
+
+def test_block_draws_every_subset_of_aligned_blocks_equally_often():
+    """Three of the six 2×2 blocks of a 4×6 grid, each visible as a whole."""
+    numbers = np.arange(24).reshape(4, 6)
+    squares = [numbers[r : r + 2, c : c + 2].ravel() for r in (0, 2) for c in (0, 2, 4)]
+    subsets = [tuple(sorted(np.concatenate(chosen).tolist())) for chosen in combinations(squares, 3)]
+    assert len(subsets) == comb(6, 3)
+    assert_uniform(rows(drawn(block(0.5, 2), (4, 6), 20_000)), subsets)
+
+
+def test_crop_draws_every_window_equally_often():
+    numbers = np.arange(24).reshape(4, 6)
+    windows = [tuple(numbers[r : r + 3, c : c + 3].ravel().tolist()) for r in range(2) for c in range(4)]
+    assert_uniform(rows(drawn(crop(3), (4, 6), 20_000)), windows)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
+@pytest.mark.parametrize("ratio", [0.29, 0.9])
+def test_a_block_of_one_token_is_patch(ratio, grid):
+    """Equally likely subsets of one size: the same law. Here even the same draws."""
+    one, plain = block(ratio, 1), patch(ratio)
+    np.testing.assert_array_equal(one.inclusion(grid), plain.inclusion(grid))
+    keys = jax.random.split(jax.random.key(5), 64)
+    np.testing.assert_array_equal(one.sample(keys, grid), plain.sample(keys, grid))
+
+
+def test_the_window_of_a_crop_covers_the_centre_most_often():
+    inclusion = np.asarray(crop(5).inclusion((16, 16)), np.float64).reshape(16, 16)
+    assert inclusion[0, 0] == pytest.approx(1 / 144) and round(100 * inclusion[0, 0], 1) == 0.7
+    assert inclusion[7, 7] == inclusion.max() == pytest.approx(25 / 144) and round(100 * inclusion.max()) == 17
+    assert inclusion.sum() == pytest.approx(25)
+    np.testing.assert_array_equal(inclusion, inclusion[::-1].T)  # a square grid: its symmetries
+
+
+def test_the_largest_crop_of_a_square_is_all_of_it():
+    np.testing.assert_array_equal(crop(4).inclusion((4, 4)), 1)
+    np.testing.assert_array_equal(crop(4).sample(jnp.stack([jax.random.key(0)]), (4, 4)), [np.arange(16)])
+
+
+@pytest.mark.parametrize(
+    ("member", "side", "visible"),
+    [
+        *[(patch(0.1), 16, 231), (patch(0.5), 16, 128), (patch(0.9), 16, 26)],  # 64 px in patches of 4
+        *[(block(0.1, 2), 16, 232), (block(0.5, 2), 16, 128), (block(0.9, 2), 16, 28)],
+        *[(block(0.1, 4), 16, 240), (block(0.5, 4), 16, 128), (block(0.9, 4), 16, 32)],
+        *[(block(0.5, 8), 16, 128), (crop(15), 16, 225), (crop(11), 16, 121), (crop(5), 16, 25)],
+        *[(block(0.5, 4), 64, 2048), (block(0.9, 4), 64, 416)],  # 256 px
+    ],
+)
+def test_as_many_tokens_are_visible_as_in_the_code_of_maskdm(member, side, visible):
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert jax.eval_shape(lambda keys: member.sample(keys, (side, side)), keys).shape == (2, visible)
+    assert float(member.inclusion((side, side)).sum()) == pytest.approx(visible)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +169,32 @@ def test_exactly_the_whole_part_of_ratio_times_n_is_masked(ratio, n, kept):
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_ratio_outside_the_range_is_refused(ratio):
+@pytest.mark.parametrize("member", [patch, lambda ratio: block(ratio, 2)])
+def test_a_ratio_outside_the_range_is_refused(member, ratio):
     with pytest.raises(ValueError, match="at least 0 and below 1"):
-        patch(ratio)
+        member(ratio)
 
 
-def test_a_draw_that_leaves_no_token_is_refused():
-    with pytest.raises(ValueError, match="none of 4 units"):
-        patch(1 - 1e-9).sample(jnp.stack([jax.random.key(0)]), (2, 2))
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_side_below_one_token_is_refused(side):
+    with pytest.raises(ValueError, match=f"^block={side}: a side of at least 1 token$"):
+        block(0.5, side)
+    with pytest.raises(ValueError, match=f"^side={side}: a side of at least 1 token$"):
+        crop(side)
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (patch(1 - 1e-9), "none of 24 units"),
+        (block(1 - 1e-9, 2), "none of 24 units"),
+        (block(0.5, 4), "block=4 does not divide a grid of 4×6 tokens"),
+        (block(0.5, 3), "block=3 does not divide a grid of 4×6 tokens"),
+        (crop(5), "side=5 is more than the shorter side of a grid of 4×6 tokens"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(member, message):
+    keys = jnp.stack([jax.random.key(0)])
+    for ask in (lambda: member.sample(keys, (4, 6)), lambda: member.inclusion((4, 6))):
+        with pytest.raises(ValueError, match=message):
+            ask()

@@ -23,9 +23,16 @@ BATCH = 2
 OPTIONS: dict[str, dict[str, Any]] = {
     "dit": {"width": 32, "depth": 2, "heads": 2},
     "unet": {"base": 8, "multipliers": (1, 2), "attention": (4,), "head_channels": 8, "groups": 2},
+    "uvit": {"width": 32, "depth": 3, "heads": 2},
+    "mdt": {"width": 32, "depth": 4, "heads": 2, "decoder": 2},
+    "pixart": {"width": 32, "depth": 2, "heads": 2},
+    "mmdit": {"width": 32, "depth": 2, "heads": 2},
 }
-FRESH_OUTPUT_NOT_ZERO: set[str] = set()
+FRESH_OUTPUT_NOT_ZERO = {"uvit"}
 WITHOUT_TOKENS = {"unet"}
+ANSWERS_FOR_ALL = {"mdt"}  # for hidden tokens too: ids are None whatever is visible
+READS_HIDDEN = {"mdt"}  # by the published shortcuts of its decoder, without which its own tests hold it to the rule
+SILENT = {"pixart": "['query']"}  # with the label as the only token there is nothing to choose among: gradient 0
 
 
 class Case(NamedTuple):
@@ -58,6 +65,9 @@ def case(name: str) -> Case:
 
 every_model = pytest.mark.parametrize("name", MODELS)
 every_token_model = pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_TOKENS])
+every_model_with_ids = pytest.mark.parametrize(
+    "name", [name for name in MODELS if name not in WITHOUT_TOKENS | ANSWERS_FOR_ALL]
+)
 every_other_model = pytest.mark.parametrize("name", [name for name in MODELS if name in WITHOUT_TOKENS])
 
 
@@ -83,6 +93,11 @@ def subset(name: str) -> Array:
     """Half of the tokens, another half for each image."""
     n = token_count(name)
     return jnp.stack([jnp.arange(0, n, 2), jnp.arange(1, n, 2)])
+
+
+def of_tokens(out: Output, ids: Array) -> Array:
+    """The answers for the tokens ``ids``, of a network that answers for them or for all."""
+    return gather(out.prediction, ids) if out.ids is None else out.prediction
 
 
 @every_model
@@ -121,16 +136,19 @@ def test_a_fresh_network_predicts_zero(name, batch):
 @every_model
 def test_every_parameter_gets_a_finite_nonzero_gradient(name, batch):
     model = case(name).model
+    visible = subset(name) if name in ANSWERS_FOR_ALL else None  # what fills hidden places is trained by them alone
 
     @jax.jit
     @jax.grad
     def grads(params: Params) -> Array:
-        out = model.apply(params, batch.image, LEVEL, batch.cond, train=True, key=jax.random.key(3))
+        key = jax.random.key(3)
+        out = model.apply(params, batch.image, LEVEL, batch.cond, visible=visible, train=True, key=key)
         return jnp.mean(jnp.square(out.prediction - 1))
 
-    for path, grad in jax.tree.leaves_with_path(grads(case(name).params)):
-        assert np.all(np.isfinite(grad)), jax.tree_util.keystr(path)
-        assert np.any(np.asarray(grad) != 0), jax.tree_util.keystr(path)
+    for keys, grad in jax.tree.leaves_with_path(grads(case(name).params)):
+        path = jax.tree_util.keystr(keys)
+        assert np.all(np.isfinite(grad)), path
+        assert np.any(np.asarray(grad) != 0) or (name in SILENT and SILENT[name] in path), path
 
 
 @every_model
@@ -205,20 +223,22 @@ def test_ids_are_an_error_without_tokens(name, batch):
 def test_all_ids_equal_no_ids(name, batch):
     ids = jnp.tile(jnp.arange(token_count(name))[None], (BATCH, 1))
     out = answer(name, batch, ids)
-    np.testing.assert_array_equal(out.ids, ids)
+    assert out.ids is None if name in ANSWERS_FOR_ALL else np.array_equal(out.ids, ids)
     np.testing.assert_allclose(out.prediction, answer(name, batch).prediction, atol=1e-5)
 
 
 @every_token_model
-def test_the_answer_for_visible_ids_has_their_shape(name, batch):
+def test_the_answer_for_visible_ids_has_their_shape_or_that_of_all(name, batch):
     ids = subset(name)
     out, dense = answer(name, batch, ids), answer(name, batch)
-    assert out.prediction.shape == (BATCH, ids.shape[1], *dense.prediction.shape[2:])
-    np.testing.assert_array_equal(out.ids, ids)
-    assert np.abs(out.prediction - gather(dense.prediction, ids)).max() > 1e-3  # hidden tokens are really not read
+    answered = token_count(name) if name in ANSWERS_FOR_ALL else ids.shape[1]
+    assert out.prediction.shape == (BATCH, answered, *dense.prediction.shape[2:])
+    assert out.ids is None if name in ANSWERS_FOR_ALL else np.array_equal(out.ids, ids)
+    gap = of_tokens(out, ids) - gather(dense.prediction, ids)
+    assert np.abs(gap).max() > 1e-3  # hidden tokens are really not read
 
 
-@every_token_model
+@every_model_with_ids
 def test_permuting_ids_permutes_answers(name, batch):
     ids = subset(name)
     order = jax.random.permutation(jax.random.key(2), ids.shape[1])
@@ -227,17 +247,27 @@ def test_permuting_ids_permutes_answers(name, batch):
     np.testing.assert_allclose(shuffled.prediction, answer(name, batch, ids).prediction[:, order], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name in ANSWERS_FOR_ALL])
+def test_permuting_ids_leaves_the_answer_for_all(name, batch):
+    ids = subset(name)
+    shuffled = answer(name, batch, ids[:, jax.random.permutation(jax.random.key(2), ids.shape[1])])
+    np.testing.assert_allclose(shuffled.prediction, answer(name, batch, ids).prediction, atol=1e-5)
+
+
 @every_token_model
 def test_positions_matter(name, batch):
     """The same patches at other places get another answer."""
     ids = subset(name)
     flat = batch._replace(image=jnp.full_like(batch.image, 0.5))  # every patch is the same
-    gap = answer(name, flat, ids).prediction - answer(name, flat, ids[::-1]).prediction
+    here, there = (of_tokens(answer(name, flat, places), places) for places in (ids, ids[::-1]))
+    gap = here - there
     assert np.abs(gap).max() > 1e-3
 
 
 @every_token_model
 def test_hidden_patches_do_not_matter(name, batch):
+    if name in READS_HIDDEN:
+        pytest.skip("declared: hidden tokens are read past the network's blocks")
     tokens, ids = case(name).model.tokens, subset(name)
     patches = patchify(batch.image, tokens.patch)
     garbage = jnp.full_like(patches, jnp.nan).at[jnp.arange(BATCH)[:, None], ids].set(gather(patches, ids))
@@ -246,7 +276,7 @@ def test_hidden_patches_do_not_matter(name, batch):
     np.testing.assert_array_equal(answer(name, hidden, ids).prediction, answer(name, batch, ids).prediction)
 
 
-@every_token_model
+@every_model_with_ids
 def test_work_is_proportional_to_the_visible_tokens(name, batch):
     """At half of the tokens, a forward pass costs at most 60 % of the dense one (conditioning is not per token)."""
 

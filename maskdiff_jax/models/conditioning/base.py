@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Initializer
 from jaxtyping import Array, Bool, Float
+
+from maskdiff_jax.models.layers import embedding_init, linear
+from maskdiff_jax.types import Cond
 
 
 class Context(NamedTuple):
@@ -35,3 +40,25 @@ def merge(contexts: Sequence[Context]) -> Context:
         tokens=jnp.concatenate(tokens, axis=1) if tokens else None,
         mask=jnp.concatenate(masks, axis=1) if any(c.mask is not None for c in contexts) else None,
     )
+
+
+def given(cond: Cond, name: str, width: int) -> Float[Array, "b *l {width}"]:
+    """``cond.<name>``. Raises ValueError where it is None or its last axis is not ``width``."""
+    value = getattr(cond, name)
+    if value is None:
+        raise ValueError(f"the network is conditioned on {name}, but cond.{name} is None")
+    if value.shape[-1] != width:
+        raise ValueError(f"{name} of width {value.shape[-1]}, this network was built for {width}")
+    return value
+
+
+class SiluMlp(nn.Module):
+    """Two layers to ``width`` with a SiLU between, as the noise level has; float32."""
+
+    width: int
+    out_init: Initializer = embedding_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b width"]:
+        h = nn.silu(linear(x, self.width, kernel_init=embedding_init, name="hidden"))
+        return linear(h, self.width, kernel_init=self.out_init, name="out")

@@ -1,0 +1,210 @@
+"""mmDiT: image and condition tokens in two streams with joint attention (Esser et al. 2024, arXiv 2403.03206, §4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from maskdiff_jax.cond import example
+from maskdiff_jax.models import layers
+from maskdiff_jax.models.base import from_linen
+from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.dit import PRESETS
+from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
+from maskdiff_jax.tokens import gather, patchify, sincos_2d
+from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
+
+
+def mmdit(
+    image_shape: tuple[int, int, int],
+    classes: int | CondShape = 0,
+    *,
+    preset: str = "S",
+    patch: int = 2,
+    width: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    mlp_ratio: float = 4.0,
+    learned_variance: bool = False,
+    level_scale: float = 1000.0,
+    trained_grid: tuple[int, int] | None = None,
+    conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    dtype: str = "float32",
+) -> Model:
+    """An mmDiT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
+
+    ``classes`` is their number, or the shape of all conditions that the data carry.
+
+    The tokens of the image and those of the conditions have weights of their own in every block and meet in attention.
+    The last block needs of the condition tokens their keys and values alone, so it has weights for no more (the
+    released SD3 also keeps their queries). Without condition tokens there is no second stream.
+
+    Only the visible tokens are embedded and computed: ``apply(..., visible=ids)`` answers for ``ids`` [b, k] with a
+    prediction [b, k, p, p, c], float32. A fresh network predicts exactly 0.
+
+    Args:
+      preset: 'S', 'B', 'L' or 'XL', the sizes of the DiT of that name; ``width``, ``depth`` and ``heads`` override its
+        entries. SD3 itself grows by depth = heads, width = 64·depth. The sizes of the mmDiT-XL/2 of Berrada Ifriqi et
+        al. 2024 are not specified by the paper.
+      patch: side of a patch; must divide the image.
+      mlp_ratio: hidden units of the MLPs per unit of width.
+      learned_variance: also return ``variance`` = (v + 1) / 2 clipped to [0, 1], v being a second head. iDDPM (Nichol &
+        Dhariwal 2021, §3.1) leaves v unclipped; where the clip binds, v receives no gradient.
+      level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
+      trained_grid: rows and columns of the tokens that the weights were trained on, where they come from a run at
+        another resolution: positions are interpolated into it. None counts on (extrapolates).
+      conditioning: members of `CONDITIONINGS` with their options, as ``{"label_token": {}}``; by default the label as a
+        token where there are classes. Vectors join the level's and modulate both streams.
+      dtype: of the arithmetic and of the residual streams, 'float32' or 'bfloat16'; parameters, norms, softmax and the
+        output are float32.
+
+    Raises ValueError where an option has no such choice or sizes do not divide.
+    """
+    layers.check_dtype(dtype)
+    asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
+    size = preset_sizes("mmdit", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
+    check_heads(size["width"], size["heads"], 4)
+    grid, shape = token_grid(image_shape, patch), cond_shape(classes)
+    module = MMDiT(
+        tokens=grid,
+        channels=image_shape[-1],
+        conditions=conditions(conditioning, shape, size["width"], label="label_token"),
+        **size,  # pyright: ignore[reportArgumentType]
+        mlp_ratio=mlp_ratio,
+        learned_variance=learned_variance,
+        level_scale=level_scale,
+        trained_grid=trained_grid,
+        dtype=dtype,
+    )
+    return from_linen(module, image_shape, grid, example(shape))
+
+
+class Enter(nn.Module):
+    """What a stream brings to the joint attention: its queries (or none), keys and values, [b, n, heads, w / heads].
+
+    The tokens are normalised and modulated by the condition vector; queries and keys are divided by their root mean
+    square in each head and scaled (§5.3.2: keeps the logits bounded in half precision), in float32.
+    """
+
+    heads: int
+    queries: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n w"], c: Float[Array, "b w"]) -> list[Float[Array, "b n heads hw"]]:
+        b, n, width = x.shape
+        shift, scale = layers.Modulation(2, self.dtype, name="modulation")(c)
+        h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
+        names = ("query", "key", "value")[0 if self.queries else 1 :]
+        h = layers.linear(h, len(names) * width, dtype=self.dtype, name="project")
+        h = h.reshape(b, n, len(names), self.heads, width // self.heads)
+        *compared, value = (h[:, :, i] for i in range(len(names)))
+        norms = [nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name=f"{name}_norm") for name in names[:-1]]
+        return [norm(part).astype(self.dtype) for norm, part in zip(norms, compared, strict=True)] + [value]
+
+
+class Leave(nn.Module):
+    """What a stream does with the attended values ``h`` [b, n, w]: add them, then an MLP, each one gated."""
+
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n w"], h: Float[Array, "b n w"], c: Float[Array, "b w"]
+    ) -> Float[Array, "b n w"]:
+        gate, mlp_shift, mlp_scale, mlp_gate = layers.Modulation(4, self.dtype, name="modulation")(c)
+        x = x + gate * layers.linear(h, x.shape[-1], dtype=self.dtype, name="out")
+        h = layers.ModulatedNorm(self.dtype, name="norm")(x, mlp_shift, mlp_scale)
+        return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
+
+
+class Block(nn.Module):
+    """One joint attention over the tokens of the image and of the context; each stream has weights of its own.
+
+    ``mask`` is False at context tokens that nobody attends to. The ``last`` block returns the context as it came.
+    """
+
+    heads: int
+    hidden: int
+    last: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b k w"],
+        context: Float[Array, "b m w"] | None,
+        c: Float[Array, "b w"],
+        mask: Bool[Array, "b m"] | None = None,
+    ) -> tuple[Float[Array, "b k w"], Float[Array, "b m w"] | None]:
+        b, k, width = x.shape
+        parts = [Enter(self.heads, True, self.dtype, name="image_in")(x, c)]
+        if context is not None:
+            parts.append(Enter(self.heads, not self.last, self.dtype, name="context_in")(context, c))
+        key, value = (jnp.concatenate([part[i] for part in parts], axis=1) for i in (-2, -1))
+        query = jnp.concatenate([part[0] for part in parts if len(part) == 3], axis=1)
+        seen = None
+        if mask is not None:
+            seen = jnp.concatenate([jnp.ones((b, k), bool), mask], axis=1)[:, None, None, :]
+        h = jax.nn.dot_product_attention(query, key, value, mask=seen).reshape(b, -1, width)
+
+        x = Leave(self.hidden, self.dtype, name="image_out")(x, h[:, :k], c)
+        if context is not None and not self.last:
+            context = Leave(self.hidden, self.dtype, name="context_out")(context, h[:, k:], c)
+        return x, context
+
+
+class MMDiT(nn.Module):
+    """See `mmdit`, which checks the options."""
+
+    tokens: Tokens
+    channels: int
+    conditions: Mapping[str, nn.Module]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    learned_variance: bool
+    level_scale: float
+    trained_grid: tuple[int, int] | None
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        level: Float[Array, " b"],
+        cond: Cond,
+        *,
+        visible: Int[Array, "b k"] | None = None,
+        train: bool = False,
+    ) -> Output:
+        merged = merge([embed(cond) for embed in self.conditions.values()])
+        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
+        c = c if merged.vector is None else c + merged.vector
+
+        patches = patchify(x, self.tokens.patch)
+        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
+        if visible is not None:  # before any computation, so that hidden tokens cost nothing
+            patches, positions = gather(patches, visible), positions[0, visible]
+        b, k = patches.shape[:2]
+        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
+        context = None if merged.tokens is None else merged.tokens.astype(self.dtype)
+
+        hidden = int(self.mlp_ratio * self.width)
+        for i in range(self.depth):
+            block = Block(self.heads, hidden, i == self.depth - 1, self.dtype, name=f"block_{i:02d}")
+            h, context = block(h, context, c, merged.mask)
+
+        features = self.channels * (2 if self.learned_variance else 1)
+        out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h, c)
+        out = out.reshape(b, k, self.tokens.patch, self.tokens.patch, features)
+        if not self.learned_variance:
+            return Output(out, visible)
+        prediction, v = jnp.split(out, 2, axis=-1)
+        return Output(prediction, visible, variance=jnp.clip((v + 1) / 2, 0, 1))

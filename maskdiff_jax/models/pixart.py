@@ -1,0 +1,191 @@
+"""PixArt-α: a DiT with cross-attention to condition tokens and one shared modulation (Chen et al. 2023)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from maskdiff_jax.cond import example
+from maskdiff_jax.models import layers
+from maskdiff_jax.models.attention import CrossAttention
+from maskdiff_jax.models.base import from_linen
+from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.dit import PRESETS
+from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
+from maskdiff_jax.tokens import gather, patchify, sincos_2d
+from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
+
+
+def pixart(
+    image_shape: tuple[int, int, int],
+    classes: int | CondShape = 0,
+    *,
+    preset: str = "S",
+    patch: int = 2,
+    width: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    mlp_ratio: float = 4.0,
+    learned_variance: bool = False,
+    level_scale: float = 1000.0,
+    trained_grid: tuple[int, int] | None = None,
+    conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    dtype: str = "float32",
+) -> Model:
+    """A PixArt-α for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional (arXiv 2310.00426).
+
+    ``classes`` is their number, or the shape of all conditions that the data carry.
+
+    Condition tokens enter by cross-attention between self-attention and MLP; without any there is none. One layer maps
+    the level embedding to the shifts, scales and gates of all blocks, to which each block adds a learned table
+    (adaLN-single, §2.3); a condition that gives a vector is added to the level embedding.
+
+    Only the visible tokens are embedded and computed: ``apply(..., visible=ids)`` answers for ``ids`` [b, k] with a
+    prediction [b, k, p, p, c], float32. A fresh network predicts exactly 0: cross-attention and the last layer start
+    with an output of 0, the gates do not.
+
+    Of XL/2 for 32 × 32 × 4 with a learned variance there are 605,961,248 parameters with 1000 classes as label tokens,
+    of which 1,153,152 are the label's; 610,857,248 with text of 4096 through ``{"text": {"hidden": 1152}}``. The
+    published code has 610,856,096 (0.6 B): the token that stands before each text here has 1,152.
+
+    Args:
+      preset: 'S', 'B', 'L' or 'XL', the sizes of DiT (the paper has XL alone); ``width``, ``depth`` and ``heads``
+        override its entries.
+      patch: side of a patch; must divide the image.
+      mlp_ratio: hidden units of the MLP per unit of width.
+      learned_variance: also return ``variance`` = (v + 1) / 2 clipped to [0, 1], v being a second head, as `dit` does.
+      level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
+      trained_grid: rows and columns of the tokens that the weights were trained on, where they come from a run at
+        another resolution: positions are interpolated into it. None counts on (extrapolates).
+      conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
+        token where there are classes.
+      dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
+        output are float32.
+
+    Raises ValueError where an option has no such choice or sizes do not divide.
+    """
+    layers.check_dtype(dtype)
+    asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
+    size = preset_sizes("pixart", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
+    check_heads(size["width"], size["heads"], 4)
+    grid, shape = token_grid(image_shape, patch), cond_shape(classes)
+    module = PixArt(
+        tokens=grid,
+        channels=image_shape[-1],
+        conditions=conditions(conditioning, shape, size["width"], label="label_token"),
+        **size,  # pyright: ignore[reportArgumentType]
+        mlp_ratio=mlp_ratio,
+        learned_variance=learned_variance,
+        level_scale=level_scale,
+        trained_grid=trained_grid,
+        dtype=dtype,
+    )
+    return from_linen(module, image_shape, grid, example(shape))
+
+
+class Offsets(nn.Module):
+    """Modulations [b, n, w], one learned table of offsets added, as ``n`` vectors [b, 1, w]; float32.
+
+    The table starts as N(0, 1/w), as in the published code.
+    """
+
+    @nn.compact
+    def __call__(self, modulation: Float[Array, "b n w"]) -> list[Float[Array, "b 1 w"]]:
+        _, n, width = modulation.shape
+        table = self.param("table", nn.initializers.normal(width**-0.5), (n, width))
+        return jnp.split(modulation + table[None], n, axis=1)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention to ``tokens`` where there are any, then MLP.
+
+    Attention and MLP are shifted, scaled and gated by ``modulation``; cross-attention is not.
+    """
+
+    heads: int
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b k w"],
+        modulation: Float[Array, "b 6 w"],
+        tokens: Float[Array, "b m w"] | None,
+        mask: Bool[Array, "b m"] | None,
+    ) -> Float[Array, "b k w"]:
+        parts = [part.astype(self.dtype) for part in Offsets(name="offsets")(modulation)]
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
+        h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
+        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h)
+        if tokens is not None:
+            cross = CrossAttention(self.heads, self.dtype, out_init=layers.zeros, name="cross_attention")
+            x = x + cross(x, tokens, mask)
+        h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
+        return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
+
+
+class FinalLayer(nn.Module):
+    """Norm shifted and scaled by the level embedding plus offsets, and a linear layer that starts at 0; float32."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b k w"], c: Float[Array, "b w"]) -> Float[Array, "b k f"]:
+        shift, scale = Offsets(name="offsets")(jnp.stack([c, c], axis=1))
+        x = layers.ModulatedNorm(name="norm")(x, shift, scale)
+        return layers.linear(x, self.features, kernel_init=layers.zeros, name="linear")
+
+
+class PixArt(nn.Module):
+    """See `pixart`, which checks the options."""
+
+    tokens: Tokens
+    channels: int
+    conditions: Mapping[str, nn.Module]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    learned_variance: bool
+    level_scale: float
+    trained_grid: tuple[int, int] | None
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        level: Float[Array, " b"],
+        cond: Cond,
+        *,
+        visible: Int[Array, "b k"] | None = None,
+        train: bool = False,
+    ) -> Output:
+        context = merge([embed(cond) for embed in self.conditions.values()])
+        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
+        c = c if context.vector is None else c + context.vector
+        modulation = layers.linear(nn.silu(c), 6 * self.width, kernel_init=layers.embedding_init, name="modulation")
+        modulation = modulation.reshape(-1, 6, self.width)
+
+        patches = patchify(x, self.tokens.patch)
+        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
+        if visible is not None:  # before any computation, so that hidden tokens cost nothing
+            patches, positions = gather(patches, visible), positions[0, visible]
+        b, k = patches.shape[:2]
+        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
+
+        for i in range(self.depth):
+            block = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")
+            h = block(h, modulation, context.tokens, context.mask)
+
+        features = self.channels * (2 if self.learned_variance else 1)
+        out = FinalLayer(self.tokens.patch**2 * features, name="final")(h, c)
+        out = out.reshape(b, k, self.tokens.patch, self.tokens.patch, features)
+        if not self.learned_variance:
+            return Output(out, visible)
+        prediction, v = jnp.split(out, 2, axis=-1)
+        return Output(prediction, visible, variance=jnp.clip((v + 1) / 2, 0, 1))

@@ -1,0 +1,189 @@
+"""One sitting of a run: the steps of its stages, and what happens between them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from maskdiff_jax import inference, rng
+from maskdiff_jax.data import Feed
+from maskdiff_jax.stages import Stage
+from maskdiff_jax.train import loop
+from maskdiff_jax.train.checkpoint import Checkpoints
+from maskdiff_jax.train.ema import get_ema
+from maskdiff_jax.train.files import write_atomically
+from maskdiff_jax.train.progress import Progress
+from maskdiff_jax.train.provenance import provenance
+from maskdiff_jax.train.state import TrainState
+from maskdiff_jax.train.step import jit_step, make_step
+from maskdiff_jax.train.writers import Writer
+
+
+class Sitting:
+    """What the stages of a run share while it is trained: its checkpoints, its writers and its clock."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, checkpoints: Checkpoints, writer: Writer, seconds: float):
+        self.config, self.workdir, self.checkpoints, self.writer = config, workdir, checkpoints, writer
+        self.clock, self.meter = Clock(seconds), loop.Meter()
+        self.profiler = loop.Profiler(config.profile, workdir / "profile")
+        self.seconds = seconds  # as the newest checkpoint has them
+
+    def train(self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
+        """Train until the stage's last step or an interruption, and save; the state and the run's steps done."""
+        return _StageRun(self, stage, data).to_the_end(state, stopped)
+
+
+class _StageRun:
+    """The steps of a stage and the hooks between them."""
+
+    def __init__(self, sitting: Sitting, stage: Stage, data: Feed):
+        self.sitting, self.stage, self.data = sitting, stage, data
+        self.experiment, self.config = stage.experiment, stage.experiment.config
+        self.measure = inference.heldout_loss(self.experiment)
+        self.generate = inference.generator(self.experiment, self.config.sample, self.config.sample.num)
+
+    @cached_property
+    def quality(self) -> Callable[..., dict[str, Any]]:
+        return inference.image_metrics(self.experiment)
+
+    def to_the_end(self, state: TrainState, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
+        config, log, start = self.config, self.config.log, int(state.step)
+        step = jit_step(
+            make_step(self.experiment.objective, self.experiment.optimizer, self.data.ingest, config.accumulate), state
+        )
+        root, table = key_of(config, "train"), self.data.table
+        if start == 0:
+            self.heldout(0, state)
+            overview = parameter_overview.get_parameter_overview(state.params)
+            write_atomically(self.sitting.workdir / "parameters.txt", f"{overview}\n".encode())
+        hooks = [
+            loop.Hook(1, self.sitting.profiler),
+            loop.Hook(1, lambda done, _: self.progress.update(done)),
+            loop.Hook(log.every, self.log),
+            loop.Hook(log.heldout_every, self.heldout),
+            loop.Hook(log.quality_every, self.measure_quality),
+            loop.Hook(log.sample_every, self.samples),
+            loop.Hook(log.checkpoint_every, self.save),
+        ]
+        self.progress = Progress(self.stage.stop, start, config.batch, log=say)
+        with self.sitting.clock.running():
+            state, done = loop.run(
+                state,
+                lambda s, raw: step(s, raw, root, table),
+                self.data.batches,
+                self.stage.stop,
+                self.sitting.meter,
+                hooks,
+                stopped,
+            )
+            jax.block_until_ready(state)
+        self.save(done, state)
+        self.progress.close()
+        self.data.batches.close()
+        return state, done
+
+    def log(self, done: int, state: TrainState) -> None:
+        """Means since the last line, and the cumulative images, seconds and analytic FLOPs."""
+        metrics = self.sitting.meter.read()
+        totals = {
+            "images": self.stage.images_at(done),
+            "seconds": self.sitting.clock.seconds,
+            "flops": self.stage.flops_at(done),
+        }
+        self.write(done, {f"train/{name}": value for name, value in metrics.items()} | totals)
+        self.progress.update(done, metrics["loss"])
+
+    def heldout(self, done: int, state: TrainState) -> None:
+        """The dense held-out loss of the parameters and of their average."""
+        with self.sitting.clock.paused(state):
+            for name, params in (("heldout", state.params), ("heldout_ema", self.average(state))):
+                losses = self.measure(params)
+                self.write(done, {f"{name}/{key}": value for key, value in losses.items()})
+
+    def measure_quality(self, done: int, state: TrainState) -> None:
+        """The report's image metrics, of samples of the averaged parameters from the same noise every time."""
+        with self.sitting.clock.paused(state):
+            measured = self.quality(self.average(state), self.config.seed)
+            self.write(done, {f"quality/{name}": value for name, value in measured.items() if value is not None})
+
+    def samples(self, done: int, state: TrainState) -> None:
+        """A grid of samples of the averaged parameters, from the same noise every time."""
+        with self.sitting.clock.paused(state):
+            labels = inference.labels_for(self.experiment, None, self.config.sample.num)
+            cond = inference.condition(self.experiment, labels, self.config.sample.num)
+            images = self.generate(self.average(state), self.config.sample.num, cond, self.config.seed)
+            path = self.sitting.workdir / "samples" / f"step_{done:07d}.png"
+            inference.save_grid(path, self.experiment, images, labels)
+            picture = inference.picture(self.experiment, images)
+            self.sitting.writer.write_images(done, {"samples": picture[None]})
+
+    def save(self, done: int, state: TrainState) -> None:
+        """A checkpoint of the state, the data position and the costs so far."""
+        sitting = self.sitting
+        if sitting.checkpoints.latest_step() == done:
+            return
+        sitting.seconds = sitting.clock.seconds
+        meta = {
+            "seconds": sitting.seconds,
+            "images": self.stage.images_at(done),
+            "flops": self.stage.flops_at(done),
+            "config": sitting.config.to_dict(),
+            "fingerprint": self.experiment.dataset.fingerprint,
+            "provenance": provenance(sitting.config.to_dict()),
+        }
+        sitting.writer.flush()
+        sitting.checkpoints.save(done, state, self.data.batches.get_state(), meta)
+
+    def write(self, done: int, scalars: dict[str, Any]) -> None:
+        self.sitting.writer.write_scalars(done, scalars)
+
+    def average(self, state: TrainState) -> Any:
+        return get_ema(state.opt_state, self.config.ema[0])
+
+
+class Clock:
+    """Seconds of training, over all sittings of a run; evaluation and sampling in between do not count."""
+
+    def __init__(self, before: float):
+        self._total, self._since = before, None
+
+    @property
+    def seconds(self) -> float:
+        return self._total + (0 if self._since is None else time.perf_counter() - self._since)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._total, self._since = self.seconds, None
+
+    @contextmanager
+    def paused(self, state: Any) -> Iterator[None]:
+        """Stop while the body runs, once the steps under way are done."""
+        if self._since is None:
+            yield
+            return
+        jax.block_until_ready(state)
+        self._total, self._since = self.seconds, None
+        try:
+            yield
+        finally:
+            self._since = time.perf_counter()
+
+
+def key_of(config: ConfigDict, name: str) -> jax.Array:
+    """The root key of a run for one purpose."""
+    return rng.key_for(jax.random.key(config.seed), name)
+
+
+def say(line: str) -> None:
+    """A line of the run's own words."""
+    print(line, flush=True)
