@@ -47,8 +47,7 @@ def make_step(
         draws, network = objective.draw(batch, key), rng.key_for(key, "network")
         grads, metrics = gradient(state.params, batch, draws, network)
         rate = optimizer.learning_rate(applied_updates(state.opt_state))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = optimizer.apply(grads, state.opt_state, state.params)
         guard = optax.tree.get(opt_state, "ApplyIfFiniteState")
         metrics |= {
             "learning_rate": jnp.asarray(rate),

@@ -7,18 +7,34 @@ import optax
 import pytest
 
 from maskdiff_jax.train.ema import applied_updates, get_ema
-from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, adam, adamw, constant, cosine, make_optimizer
+from maskdiff_jax.train.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    adam,
+    adamw,
+    clip_by_global_norm,
+    constant,
+    cosine,
+    make_optimizer,
+)
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.1, 0.2])}
 GRADS = {"w": jnp.array([[0.3, -0.1], [2.0, -4.0]]), "b": jnp.array([1.0, -1.0])}
 
 
 def follow(optimizer, grads, params=PARAMS):
-    update, state = jax.jit(optimizer.update), optimizer.init(params)
+    apply, state = jax.jit(optimizer.apply), optimizer.init(params)
     for grad in grads:
-        updates, state = update(grad, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = apply(grad, state, params)
     return params, state
+
+
+def follow_optax(chain, grads, params=PARAMS):
+    state = chain.init(params)
+    for grad in grads:
+        updates, state = chain.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
 
 
 def equal(a, b, **tolerance):
@@ -67,8 +83,18 @@ def test_rules_name_what_is_wrong(name):
 def test_chain_is_clip_then_adamw():
     schedule, rates = cosine(10, 0.1, 2), dict(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
     ours, _ = follow(make_optimizer(adamw(**rates), schedule, clip=0.5), [GRADS] * 4)
-    peer, _ = follow(optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule, **rates)), [GRADS] * 4)
+    peer = follow_optax(optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule, **rates)), [GRADS] * 4)
     equal(ours, peer, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.5, 4.0, 100.0])
+def test_clipping_agrees_with_optax(limit):
+    """Below, near and above the gradient's norm of 4.7; and a gradient of 0 stays one."""
+    zeros = jax.tree.map(jnp.zeros_like, GRADS)
+    for grads in (GRADS, zeros):
+        ours, _ = clip_by_global_norm(limit).update(grads, optax.EmptyState())
+        peer, _ = optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())
+        equal(ours, peer, rtol=1e-6)
 
 
 def test_weight_decay_is_decoupled_and_reaches_every_parameter():
@@ -100,8 +126,8 @@ def test_non_finite_gradients_leave_no_trace(poison):
 
     limit = jnp.iinfo(jnp.int32).max
     full = state._replace(notfinite_count=jnp.array(limit, jnp.int32))
-    updates, after = optimizer.update(bad, full, params)
-    equal(updates, jax.tree.map(jnp.zeros_like, params))
+    same, after = optimizer.apply(bad, full, params)
+    equal(same, params)
     assert after.notfinite_count == limit
 
 

@@ -99,8 +99,8 @@ def test_follows_the_optimizer_by_hand(eight):
     def by_hand(params, opt_state, batch, key):
         mean = lambda p: per_image(p, batch, draw(batch, key), key=key)[0].mean()  # noqa: E731
         loss, grads = jax.value_and_grad(mean)(params)
-        updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
-        return jax.tree.map(jnp.add, params, updates), opt_state, loss, grads, draw(batch, key).t.mean()
+        params, opt_state = OPTIMIZER.apply(grads, opt_state, params)
+        return params, opt_state, loss, grads, draw(batch, key).t.mean()
 
     norm = lambda tree: np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))  # noqa: E731
     params = MODEL.init(jax.random.key(0))
