@@ -1,4 +1,4 @@
-"""Runs of an experiment: arms and seeds, each one command of the trainer in a workdir of its own, begun or continued."""
+"""Runs of an experiment: arms and seeds, each a command of the trainer in a workdir of its own, begun or continued."""
 
 import json
 import subprocess

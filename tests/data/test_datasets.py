@@ -106,6 +106,29 @@ def test_array_source_refuses_other_labels(label):
         ArraySource(np.zeros((2, 3, 3, 1), np.uint8), label)
 
 
+def test_some_digits_and_few_of_them():
+    """The tenth class alone, a tenth of it to train on; and a limit takes from every class alike."""
+    nine = digits(classes=(9,), heldout=162)
+    assert (len(nine.train), len(nine.heldout), nine.classes, nine.class_names) == (18, 162, 1, ("9",))
+    whole = digits()
+    nines = {image.tobytes() for s in (whole.train, whole.heldout) for image in _all(s)}
+    assert {image.tobytes() for image in _all(nine.train)} <= nines
+    assert set(_labels(nine.train)) == {0}
+    some = digits(classes=(7, 3), limit=40)
+    assert len(some.train) == 40 and sorted(np.bincount(_labels(some.train))) == [20, 20]
+    sevens = digits(classes=(7,), heldout=1)
+    images = {image.tobytes() for source in (sevens.train, sevens.heldout) for image in _all(source)}
+    assert {i.tobytes() for i, n in zip(_all(some.train), _labels(some.train), strict=True) if n == 0} <= images
+
+
+@pytest.mark.parametrize(
+    "options", [{"classes": ()}, {"classes": (1, 1)}, {"classes": (10,)}, {"limit": 0}, {"limit": 1501}]
+)
+def test_digits_refuses_what_it_does_not_have(options):
+    with pytest.raises(DataError, match=next(iter(options))):
+        digits(**options)
+
+
 @pytest.mark.parametrize("heldout", [0, 1797])
 def test_digits_refuses_an_empty_split(heldout):
     with pytest.raises(DataError, match="heldout"):
@@ -230,3 +253,7 @@ def _equal(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"controls"}:
         np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def _all(source):
+    return source.fetch(np.arange(len(source)))["image"]
