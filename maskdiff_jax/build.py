@@ -233,7 +233,7 @@ def strength(guidance: ConfigDict) -> str:
 
 def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict, *args: Any) -> Any:
     """``table[section.name](*args, **other keys)``. Raises ConfigError with the path, and the choices for a name."""
-    options = dict(section)
+    options = section.to_dict()
     name = options.pop("name")
     factory = _factory(path, table, name)
     taken = [p for p in inspect.signature(factory).parameters.values()][len(args) :]
