@@ -38,7 +38,15 @@ def data_dir() -> Path:
     return folder
 
 
-SLOWEST = ("test_main.py", "test_cifar.py", "test_folder.py", "test_plan.py", "test_build.py")
+SLOWEST = (
+    "test_main.py",
+    "test_staged_runs.py",
+    "test_contract.py",
+    "test_cifar.py",
+    "test_folder.py",
+    "test_plan.py",
+    "test_build.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

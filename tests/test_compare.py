@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from maskdiff_jax import compare
+from maskdiff_jax.evaluate import curves_runs
 from maskdiff_jax.train.files import write_json
 from maskdiff_jax.train.writers import JsonlWriter
 
@@ -267,4 +268,4 @@ def test_two_runs_and_a_free_folder(tmp_path, capsys):
 def test_seeds_may_differ_in_what_a_run_may_change():
     from maskdiff_jax.run import FREE
 
-    assert set(compare.FREE) == {"seed", *FREE}
+    assert set(curves_runs.FREE) == {"seed", *FREE}

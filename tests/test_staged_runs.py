@@ -7,6 +7,7 @@ from contextlib import closing
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.writers import read_jsonl
@@ -19,8 +20,7 @@ STAGES = (
     "--config.stages[0].steps=5",
     "--config.stages[0].batch=32",
     "--config.stages[1].steps=5",
-    "--config.log.checkpoint_every=1",
-    "--config.log.keep_latest=20",
+    "--config.log.checkpoint_every=8",
     "--config.ema=(0.5,)",
 )
 
@@ -29,6 +29,23 @@ def record(workdir, step):
     """What a checkpoint says of itself: the SHA-256 of every array and the position in the data."""
     body = json.loads((workdir / "checkpoints" / str(step) / "record" / "metadata").read_text())["body"]
     return body["leaves"], body["data"]["step"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """These runs compile the same programs: JAX keeps them on disk, where the later runs find them."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for settings in (options, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # which has looked at the settings already
+        if settings is options:
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +73,7 @@ def test_a_run_goes_on_inside_and_at_the_edge_of_a_stage(finished, tmp_path, ste
     for path in (cut / "checkpoints").iterdir():
         if path.name.isdigit() and int(path.name) > step:
             shutil.rmtree(path)
+    assert (cut / "checkpoints" / str(step)).is_dir()
     assert here(*STAGES, f"--workdir={cut}") == 0
     assert record(cut, 10) == record(finished, 10)
     assert [row["step"] for row in read_jsonl(cut / "metrics.jsonl")] == [0, 5, 10]

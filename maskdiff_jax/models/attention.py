@@ -1,5 +1,7 @@
 """Attention beyond `layers.Attention`: to condition tokens, and with learned biases by relative position."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +16,26 @@ from maskdiff_jax.models import layers
 class CrossAttention(nn.Module):
     """From the tokens of an image to condition tokens, with one fused projection to keys and values.
 
-    ``mask`` is False at condition tokens that nobody attends to; where it is False at all of an image's, the attended
-    value is 0 and only the bias of the output is left. ``out_init`` initialises the output's kernel.
+    ``tokens`` may be ``x`` itself. ``mask`` is False at condition tokens that nobody attends to; where it is False at
+    all of an image's, the attended value is 0 and only the bias of the output is left. A single token is added as it is
+    projected, whatever the queries: those then have no gradient. ``bias`` and ``kernel_init`` are of the queries, keys
+    and values, ``out_init`` of the output's kernel.
     """
 
     heads: int
     dtype: DTypeLike = "float32"
+    bias: bool = True
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
     out_init: Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b k w"], tokens: Float[Array, "b m w"], mask: Bool[Array, "b m"] | None = None
+        self, x: Float[Array, "b k w"], tokens: Float[Array, "b m d"], mask: Bool[Array, "b m"] | None = None
     ) -> Float[Array, "b k w"]:
         b, k, width = x.shape
-        query = layers.linear(x, width, dtype=self.dtype, name="query").reshape(b, k, self.heads, -1)
-        pair = layers.linear(tokens, 2 * width, dtype=self.dtype, name="key_value")
+        project = partial(layers.linear, dtype=self.dtype, bias=self.bias, kernel_init=self.kernel_init)
+        query = project(x, width, name="query").reshape(b, k, self.heads, -1)
+        pair = project(tokens, 2 * width, name="key_value")
         pair = pair.reshape(b, tokens.shape[1], 2, self.heads, width // self.heads)
         keys = None if mask is None else mask[:, None, None, :]
         h = jax.nn.dot_product_attention(query, pair[:, :, 0], pair[:, :, 1], mask=keys).reshape(b, k, width)
@@ -54,16 +61,14 @@ class RelativeAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b mk w"], ids: Int[Array, "#b k"], mask: Bool[Array, "b mk"] | None = None
     ) -> Float[Array, "b mk w"]:
-        b, length, width = x.shape
+        width = x.shape[-1]
         rows, columns = self.trained or self.grid
         table = self.param("table", layers.embedding_init, (2 * rows - 1, 2 * columns - 1, self.heads))
-        before = length - ids.shape[1]
+        before = x.shape[1] - ids.shape[1]
         bias = jnp.pad(relative_bias(table, ids, self.grid), ((0, 0), (0, 0), (before, 0), (before, 0)))
 
-        qkv = layers.linear(x, 3 * width, dtype=self.dtype, name="qkv").reshape(b, length, 3, self.heads, -1)
-        keys = None if mask is None else mask[:, None, None, :]
-        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], bias=bias, mask=keys)
-        return layers.linear(h.reshape(b, length, width), width, dtype=self.dtype, name="out")
+        qkv = layers.linear(x, 3 * width, dtype=self.dtype, name="qkv")
+        return layers.linear(layers.attend(qkv, self.heads, mask, bias), width, dtype=self.dtype, name="out")
 
 
 def relative_bias(

@@ -1,7 +1,7 @@
 """DiT: a transformer over patches, conditioned through adaLN-zero (Peebles & Xie 2023, arXiv 2212.09748)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
-from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.conditioning import Context, conditions, merge
 from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
 from maskdiff_jax.tokens import gather, patchify, sincos_2d
 from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
@@ -64,23 +64,78 @@ def dit(
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """
-    layers.check_dtype(dtype)
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
-    size = preset_sizes("dit", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
-    check_heads(size["width"], size["heads"], 4)
+    scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
+    options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    size = preset_sizes("dit", PRESETS, preset, **asked, **scales)
+    return transformer(DiT, image_shape, classes, patch, conditioning, **size, **options)
+
+
+def transformer(
+    kind: type["Transformer"],
+    image_shape: tuple[int, int, int],
+    classes: int | CondShape,
+    patch: int,
+    conditioning: Mapping[str, Mapping[str, Any]] | None,
+    label: str = "label",
+    **options: Any,
+) -> Model:
+    """The `Model` of a ``kind`` of transformer, from its other fields as ``options``.
+
+    ``label`` is the member for the class label where ``conditioning`` is None. Raises ValueError for an unknown dtype,
+    heads that do not divide the width, a patch that does not divide the image and conditions that do not exist.
+    """
+    layers.check_dtype(options["dtype"])
+    check_heads(options["width"], options["heads"], 4)
     grid, shape = token_grid(image_shape, patch), cond_shape(classes)
-    module = DiT(
-        tokens=grid,
-        channels=image_shape[-1],
-        conditions=conditions(conditioning, shape, size["width"]),
-        **size,  # pyright: ignore[reportArgumentType]
-        mlp_ratio=mlp_ratio,
-        learned_variance=learned_variance,
-        level_scale=level_scale,
-        trained_grid=trained_grid,
-        dtype=dtype,
-    )
+    embeds = conditions(conditioning, shape, options["width"], label)
+    module = kind(tokens=grid, channels=image_shape[-1], conditions=embeds, **options)
     return from_linen(module, image_shape, grid, example(shape))
+
+
+class Transformer(nn.Module):
+    """What transformers over patches share: their options, the way in and the way out; a subclass adds its `blocks`."""
+
+    tokens: Tokens
+    channels: int
+    conditions: Mapping[str, nn.Module]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    learned_variance: bool
+    level_scale: float
+    trained_grid: tuple[int, int] | None
+    dtype: DTypeLike
+    final_layer: ClassVar[type[nn.Module]] = layers.FinalLayer
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        level: Float[Array, " b"],
+        cond: Cond,
+        *,
+        visible: Int[Array, "b k"] | None = None,
+        train: bool = False,
+    ) -> Output:
+        context = merge([embed(cond) for embed in self.conditions.values()])
+        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level, context.vector)
+
+        patches = patchify(x, self.tokens.patch)
+        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
+        if visible is not None:  # before any computation, so that hidden tokens cost nothing
+            patches, positions = gather(patches, visible), positions[0, visible]
+        b, k = patches.shape[:2]
+        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
+        h = self.blocks(h, c, context)
+        features = self.tokens.patch**2 * self.channels * (2 if self.learned_variance else 1)
+        out = self.final_layer(features, name="final")(h, c)
+        return layers.token_answer(out, self.tokens.patch, self.learned_variance, visible)
+
+    def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
+        """The tokens of the image after all blocks; ``c`` is the level's vector with that of the conditions."""
+        raise NotImplementedError
 
 
 class Block(nn.Module):
@@ -102,50 +157,12 @@ class Block(nn.Module):
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
 
 
-class DiT(nn.Module):
+class DiT(Transformer):
     """See `dit`, which checks the options."""
 
-    tokens: Tokens
-    channels: int
-    conditions: Mapping[str, nn.Module]
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-    learned_variance: bool
-    level_scale: float
-    trained_grid: tuple[int, int] | None
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        level: Float[Array, " b"],
-        cond: Cond,
-        *,
-        visible: Int[Array, "b k"] | None = None,
-        train: bool = False,
-    ) -> Output:
-        context = merge([embed(cond) for embed in self.conditions.values()])
-        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
-        c = c if context.vector is None else c + context.vector
-
-        patches = patchify(x, self.tokens.patch)
-        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
-        if visible is not None:  # before any computation, so that hidden tokens cost nothing
-            patches, positions = gather(patches, visible), positions[0, visible]
-        b, k = patches.shape[:2]
-        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
+    def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
+        k = h.shape[1]
         h, mask = layers.prepend(context.tokens, context.mask, h)
-
         for i in range(self.depth):
             h = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")(h, c, mask)
-
-        features = self.channels * (2 if self.learned_variance else 1)
-        out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h[:, -k:], c)
-        out = out.reshape(b, k, self.tokens.patch, self.tokens.patch, features)
-        if not self.learned_variance:
-            return Output(out, visible)
-        prediction, v = jnp.split(out, 2, axis=-1)
-        return Output(prediction, visible, variance=jnp.clip((v + 1) / 2, 0, 1))
+        return h[:, -k:]

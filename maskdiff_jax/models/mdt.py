@@ -8,15 +8,14 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.attention import RelativeAttention
-from maskdiff_jax.models.base import from_linen
-from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.conditioning import merge
 from maskdiff_jax.models.dit import PRESETS as SIZES
-from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
+from maskdiff_jax.models.dit import Transformer, transformer
+from maskdiff_jax.models.sizes import preset_sizes
 from maskdiff_jax.tokens import gather, patchify, scatter, sincos_2d
-from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
+from maskdiff_jax.types import Cond, CondShape, Model, Output
 
 # Of DiT, and decoder: 6 for S and 4 for XL as in the published training scripts, else 4, the default of the code.
 DECODER = {"S": 6, "B": 4, "L": 4, "XL": 4}
@@ -81,30 +80,16 @@ def mdt(
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """
-    layers.check_dtype(dtype)
     asked = {"width": width, "depth": depth, "heads": heads, "decoder": decoder, "patch": patch}
-    size = preset_sizes("mdt", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
-    check_heads(size["width"], size["heads"], 4)
-    encoder = size["depth"] - size.pop("decoder")
-    if encoder < 2 or encoder % 2:
-        blocks = f"decoder={size['depth'] - encoder} of depth={size['depth']}"
+    scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
+    options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    options |= {"relative_positions": relative_positions, "input_shortcuts": input_shortcuts}
+    size = preset_sizes("mdt", PRESETS, preset, **asked, **scales)
+    size["encoder"] = size["depth"] - size.pop("decoder")
+    if size["encoder"] < 2 or size["encoder"] % 2:
+        blocks = f"decoder={size['depth'] - size['encoder']} of depth={size['depth']}"
         raise ValueError(f"mdt: {blocks} blocks must leave an even number for the encoder, at least 2")
-    grid, shape = token_grid(image_shape, patch), cond_shape(classes)
-    module = MDT(
-        tokens=grid,
-        channels=image_shape[-1],
-        conditions=conditions(conditioning, shape, size["width"]),
-        **size,  # pyright: ignore[reportArgumentType]
-        encoder=encoder,
-        mlp_ratio=mlp_ratio,
-        relative_positions=relative_positions,
-        input_shortcuts=input_shortcuts,
-        learned_variance=learned_variance,
-        level_scale=level_scale,
-        trained_grid=trained_grid,
-        dtype=dtype,
-    )
-    return from_linen(module, image_shape, grid, example(shape))
+    return transformer(MDT, image_shape, classes, patch, conditioning, **size, **options)
 
 
 class Block(nn.Module):
@@ -143,23 +128,12 @@ class Block(nn.Module):
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
 
 
-class MDT(nn.Module):
+class MDT(Transformer):
     """See `mdt`, which checks the options. ``encoder``: blocks of the encoder out of ``depth``."""
 
-    tokens: Tokens
-    channels: int
-    conditions: Mapping[str, nn.Module]
-    width: int
-    depth: int
-    heads: int
     encoder: int
-    mlp_ratio: float
     relative_positions: bool
     input_shortcuts: bool
-    learned_variance: bool
-    level_scale: float
-    trained_grid: tuple[int, int] | None
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -172,11 +146,10 @@ class MDT(nn.Module):
         train: bool = False,
     ) -> Output:
         context = merge([embed(cond) for embed in self.conditions.values()])
-        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
-        c = c if context.vector is None else c + context.vector
+        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level, context.vector)
 
         patches = patchify(x, self.tokens.patch)
-        b, n = patches.shape[:2]
+        n = patches.shape[1]
         positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
         every = jnp.arange(n)[None]
         ids, seen = (every, positions) if visible is None else (visible, positions[0, visible])
@@ -215,10 +188,6 @@ class MDT(nn.Module):
         for i in range(self.depth - self.encoder):
             h = block(f"decoder_{i:02d}")(h, c, every, mask, shortcut)
 
-        features = self.channels * (2 if self.learned_variance else 1)
-        out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h[:, -n:], c)
-        out = out.reshape(b, n, self.tokens.patch, self.tokens.patch, features)
-        if not self.learned_variance:
-            return Output(out)
-        prediction, v = jnp.split(out, 2, axis=-1)
-        return Output(prediction, variance=jnp.clip((v + 1) / 2, 0, 1))
+        features = self.tokens.patch**2 * self.channels * (2 if self.learned_variance else 1)
+        out = self.final_layer(features, name="final")(h[:, -n:], c)
+        return layers.token_answer(out, self.tokens.patch, self.learned_variance)

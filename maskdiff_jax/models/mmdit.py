@@ -7,16 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
-from maskdiff_jax.models.base import from_linen
-from maskdiff_jax.models.conditioning import conditions, merge
-from maskdiff_jax.models.dit import PRESETS
-from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
-from maskdiff_jax.tokens import gather, patchify, sincos_2d
-from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
+from maskdiff_jax.models.conditioning import Context
+from maskdiff_jax.models.dit import PRESETS, Transformer, transformer
+from maskdiff_jax.models.sizes import preset_sizes
+from maskdiff_jax.types import CondShape, Model
 
 
 def mmdit(
@@ -64,23 +61,11 @@ def mmdit(
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """
-    layers.check_dtype(dtype)
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
-    size = preset_sizes("mmdit", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
-    check_heads(size["width"], size["heads"], 4)
-    grid, shape = token_grid(image_shape, patch), cond_shape(classes)
-    module = MMDiT(
-        tokens=grid,
-        channels=image_shape[-1],
-        conditions=conditions(conditioning, shape, size["width"], label="label_token"),
-        **size,  # pyright: ignore[reportArgumentType]
-        mlp_ratio=mlp_ratio,
-        learned_variance=learned_variance,
-        level_scale=level_scale,
-        trained_grid=trained_grid,
-        dtype=dtype,
-    )
-    return from_linen(module, image_shape, grid, example(shape))
+    scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
+    options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    size = preset_sizes("mmdit", PRESETS, preset, **asked, **scales)
+    return transformer(MMDiT, image_shape, classes, patch, conditioning, label="label_token", **size, **options)
 
 
 class Enter(nn.Module):
@@ -159,52 +144,12 @@ class Block(nn.Module):
         return x, context
 
 
-class MMDiT(nn.Module):
+class MMDiT(Transformer):
     """See `mmdit`, which checks the options."""
 
-    tokens: Tokens
-    channels: int
-    conditions: Mapping[str, nn.Module]
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-    learned_variance: bool
-    level_scale: float
-    trained_grid: tuple[int, int] | None
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        level: Float[Array, " b"],
-        cond: Cond,
-        *,
-        visible: Int[Array, "b k"] | None = None,
-        train: bool = False,
-    ) -> Output:
-        merged = merge([embed(cond) for embed in self.conditions.values()])
-        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level)
-        c = c if merged.vector is None else c + merged.vector
-
-        patches = patchify(x, self.tokens.patch)
-        positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
-        if visible is not None:  # before any computation, so that hidden tokens cost nothing
-            patches, positions = gather(patches, visible), positions[0, visible]
-        b, k = patches.shape[:2]
-        h = layers.linear(patches.reshape(b, k, -1), self.width, dtype=self.dtype, name="embed") + positions
-        context = None if merged.tokens is None else merged.tokens.astype(self.dtype)
-
-        hidden = int(self.mlp_ratio * self.width)
+    def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
+        tokens = None if context.tokens is None else context.tokens.astype(self.dtype)
         for i in range(self.depth):
-            block = Block(self.heads, hidden, i == self.depth - 1, self.dtype, name=f"block_{i:02d}")
-            h, context = block(h, context, c, merged.mask)
-
-        features = self.channels * (2 if self.learned_variance else 1)
-        out = layers.FinalLayer(self.tokens.patch**2 * features, name="final")(h, c)
-        out = out.reshape(b, k, self.tokens.patch, self.tokens.patch, features)
-        if not self.learned_variance:
-            return Output(out, visible)
-        prediction, v = jnp.split(out, 2, axis=-1)
-        return Output(prediction, visible, variance=jnp.clip((v + 1) / 2, 0, 1))
+            hidden, last = int(self.mlp_ratio * self.width), i == self.depth - 1
+            h, tokens = Block(self.heads, hidden, last, self.dtype, name=f"block_{i:02d}")(h, tokens, c, context.mask)
+        return h

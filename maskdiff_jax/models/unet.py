@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from maskdiff_jax.cond import example
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import conditions, merge
-from maskdiff_jax.models.layers import LevelEmbedding, check_dtype, zeros
+from maskdiff_jax.models.layers import LevelEmbedding, check_dtype, with_variance, zeros
 from maskdiff_jax.models.sizes import cond_shape
 from maskdiff_jax.models.unet_layers import AttentionBlock, ResBlock, conv, double, group_norm
 from maskdiff_jax.models.unet_sizes import Sizes, unet_sizes
@@ -133,8 +133,7 @@ class UNet(nn.Module):
             raise ValueError("a U-Net has no tokens to hide: visible must be None")
         context = merge([embed(cond) for embed in self.conditions.values()])
         base, steps = self.sizes.base, self.sizes.multipliers
-        c = LevelEmbedding(4 * base, self.level_scale, features=base, name="level")(level)
-        c = c if context.vector is None else c + context.vector
+        c = LevelEmbedding(4 * base, self.level_scale, features=base, name="level")(level, context.vector)
 
         def residual(h: Array, width: int, name: str, resample: str = "keep") -> Array:
             return ResBlock(width, self.groups, self.dtype, resample, self.sizes.scale_shift, name=name)(h, c)
@@ -181,7 +180,4 @@ class UNet(nn.Module):
 
         features = self.channels * (2 if self.learned_variance else 1)
         out = conv(nn.silu(group_norm(h, self.groups, name="norm")), features, kernel_init=zeros, name="final")
-        if not self.learned_variance:
-            return Output(out)
-        prediction, v = jnp.split(out, 2, axis=-1)
-        return Output(prediction, variance=jnp.clip((v + 1) / 2, 0, 1))
+        return with_variance(out, self.learned_variance)

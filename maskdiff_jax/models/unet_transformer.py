@@ -4,45 +4,19 @@ Kernels start uniform in ±1/√fan-in, as in the published code, and biases at 
 norms and softmax compute in float32. ``head_channels`` = 0 is one head of all the channels.
 """
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from maskdiff_jax.models.attention import CrossAttention
 from maskdiff_jax.models.layers import linear, zeros
 from maskdiff_jax.models.unet_layers import fan_in_uniform, group_norm
 
-
-class SourceAttention(nn.Module):
-    """Attention of the tokens ``x`` to those of ``source``, which may be ``x``.
-
-    Queries, keys and values have no bias. ``mask`` is False at tokens of the source that nobody attends to; an image
-    for which that is all of them gets the bias of the output alone. A source of one token is added as it is
-    projected, whatever the queries: those then have no gradient.
-    """
-
-    head_channels: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b k w"], source: Float[Array, "b m s"], mask: Bool[Array, "b m"] | None = None
-    ) -> Float[Array, "b k w"]:
-        b, _, width = x.shape
-
-        def project(x: Float[Array, "b n i"], n: int, name: str) -> list[Float[Array, "b n heads hc"]]:
-            dense = nn.Dense(n * width, use_bias=False, dtype=self.dtype, kernel_init=fan_in_uniform, name=name)
-            parts = dense(x.reshape(-1, x.shape[-1])).reshape(b, -1, n, width // channels, channels)
-            return [parts[:, :, i] for i in range(n)]
-
-        channels = self.head_channels or width
-        (query,), (key, value) = project(x, 1, "query"), project(source, 2, "key_value")
-        seen = None if mask is None else mask[:, None, None, :]
-        h = jax.nn.dot_product_attention(query, key, value, mask=seen).reshape(x.shape)
-        if mask is not None:  # a softmax over masked tokens alone is uniform
-            h = jnp.where(mask.any(axis=1)[:, None, None], h, 0)
-        return linear(h, width, dtype=self.dtype, kernel_init=fan_in_uniform, name="out")
+# As published; the source may be the tokens themselves.
+SourceAttention = partial(CrossAttention, bias=False, kernel_init=fan_in_uniform, out_init=fan_in_uniform)
 
 
 class GatedMlp(nn.Module):
@@ -75,11 +49,12 @@ class TransformerBlock(nn.Module):
         def norm(x: Float[Array, "b k w"], name: str) -> Float[Array, "b k w"]:
             return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(x).astype(self.dtype)
 
+        heads = x.shape[-1] // (self.head_channels or x.shape[-1])
         h = norm(x, "norm")
-        x = x + SourceAttention(self.head_channels, self.dtype, name="attention")(h, h)
+        x = x + SourceAttention(heads, self.dtype, name="attention")(h, h)
         if context is not None:
             h = norm(x, "cross_norm")
-            x = x + SourceAttention(self.head_channels, self.dtype, name="cross_attention")(h, context, mask)
+            x = x + SourceAttention(heads, self.dtype, name="cross_attention")(h, context, mask)
         return x + GatedMlp(4 * x.shape[-1], self.dtype, name="mlp")(norm(x, "mlp_norm"))
 
 

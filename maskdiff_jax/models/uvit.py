@@ -116,16 +116,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b k w"], mask: Bool[Array, "b k"] | None = None) -> Float[Array, "b k w"]:
-        b, k, width = x.shape
-        project = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=initialise, name="qkv")
-        rows = project(x.reshape(-1, width))
+        width = x.shape[-1]
+        qkv = linear(x, 3 * width, bias=False, dtype=self.dtype, name="qkv")
         if self.qv_bias:
             query, value = (self.param(f"{name}_bias", layers.zeros, (width,)) for name in ("query", "value"))
-            rows = rows + jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)[None]
-        qkv = rows.reshape(b, k, 3, self.heads, width // self.heads)
-        keys = None if mask is None else mask[:, None, None, :]
-        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=keys)
-        return linear(h.reshape(b, k, width), width, dtype=self.dtype, name="out")
+            qkv = qkv + jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)[None, None]
+        return linear(layers.attend(qkv, self.heads, mask), width, dtype=self.dtype, name="out")
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ import pytest
 
 from maskdiff_jax.masks import VISIBILITIES, block, crop, patch
 from maskdiff_jax.masks.draws import kept_count
-from tests.masks.contract import assert_mean, assert_reproducible
+from tests.masks.contract import assert_mean, on_all_devices
 
 OPTIONS = {  # a member without a line: its defaults
     "patch": [{"ratio": 0.0}, {"ratio": 0.4}, {"ratio": 0.9}],
@@ -23,14 +23,32 @@ NAMED = [(n, VISIBILITIES[n](**o), f"{n}-{o}") for n in VISIBILITIES for o in OP
 MEMBERS = [pytest.param(member, id=label) for _, member, label in NAMED]
 UNEVEN = {"crop"}  # some tokens are visible more often: the plain mean over the visible ones is biased, on purpose
 GRIDS = [(4, 4), (2, 6)]
-KEYS = 8192
+KEYS = jax.random.split(jax.random.key(0), 8192)
+EIGHT = slice(4, 12)
 
 
 @functools.cache
-def drawn(member, grid, count=KEYS) -> np.ndarray:
-    """ids [count, k]"""
-    keys = jax.random.split(jax.random.key(0), count)
-    return np.asarray(jax.jit(lambda keys: member.sample(keys, grid))(keys))
+def program(grid):
+    """keys[b] -> the ids of every member: one program, in which random bits are compiled once."""
+    return jax.jit(lambda keys: [member.sample(keys, grid) for _, member, _ in NAMED])
+
+
+@functools.cache
+def drawn_of_all(grid, devices: int = 1) -> dict:
+    """member -> ids [b, k]; on eight devices, those of eight images in the middle."""
+    ids = program(grid)(KEYS if devices == 1 else on_all_devices(KEYS[EIGHT]))
+    return {member: np.asarray(found) for (_, member, _), found in zip(NAMED, ids, strict=True)}
+
+
+def drawn(member, grid) -> np.ndarray:
+    """ids [b, k]"""
+    return drawn_of_all(grid)[member]
+
+
+def drawn_often(member, grid) -> list[tuple[int, ...]]:
+    """The ids of 20,000 images."""
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    return list(map(tuple, np.asarray(jax.jit(lambda keys: member.sample(keys, grid))(keys)).tolist()))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -61,21 +79,21 @@ def test_the_plain_mean_is_that_over_tokens_unless_listed_uneven(name, member):
     grid = (4, 4)
     losses = np.outer([0, 1, 1, 0], [0, 1, 1, 0]).ravel() + np.arange(16) / 16
     plain = losses[drawn(member, grid)].mean(axis=1)
-    bias = abs(plain.mean() - losses.mean()) / (plain.std() / KEYS**0.5 + 1e-12)
+    bias = abs(plain.mean() - losses.mean()) / (plain.std() / len(KEYS) ** 0.5 + 1e-12)
     assert bias > 20 if name in UNEVEN else bias < 5
     assert (np.ptp(member.inclusion(grid)) > 0.1) == (name in UNEVEN)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_draws_are_bit_equal_under_jit_on_eight_devices_and_for_any_cut_of_the_batch(member):
-    assert_reproducible(lambda keys: member.sample(keys, (4, 4)))
+    np.testing.assert_array_equal(member.sample(KEYS[EIGHT], (4, 4)), drawn(member, (4, 4))[EIGHT])
+    np.testing.assert_array_equal(drawn_of_all((4, 4), devices=8)[member], drawn(member, (4, 4))[EIGHT])
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_the_count_is_static_and_sums_the_inclusion(member):
-    keys = jax.random.split(jax.random.key(0), 8)
-    ids = jax.eval_shape(lambda keys: member.sample(keys, (4, 4)), keys)
-    assert ids.shape == (8, round(float(member.inclusion((4, 4)).sum())))
+    ids = jax.eval_shape(lambda keys: member.sample(keys, (4, 4)), KEYS[EIGHT])
+    assert ids.shape == (8, round(float(np.sum(member.inclusion((4, 4))))))
 
 
 def test_all_is_every_token_in_order():
@@ -91,14 +109,10 @@ def assert_uniform(draws, outcomes):
     assert max(abs(c / len(draws) - share) for c in counts.values()) < 5 * error
 
 
-def rows(ids):
-    return list(map(tuple, ids.tolist()))
-
-
 def test_patch_draws_every_subset_equally_often():
     subsets = list(combinations(range(5), 2))
     assert len(subsets) == comb(5, 2)
-    assert_uniform(rows(drawn(patch(0.6), (1, 5), 20_000)), subsets)
+    assert_uniform(drawn_often(patch(0.6), (1, 5)), subsets)
 
 
 def test_block_draws_every_subset_of_aligned_blocks_equally_often():
@@ -107,23 +121,23 @@ def test_block_draws_every_subset_of_aligned_blocks_equally_often():
     squares = [numbers[r : r + 2, c : c + 2].ravel() for r in (0, 2) for c in (0, 2, 4)]
     subsets = [tuple(sorted(np.concatenate(chosen).tolist())) for chosen in combinations(squares, 3)]
     assert len(subsets) == comb(6, 3)
-    assert_uniform(rows(drawn(block(0.5, 2), (4, 6), 20_000)), subsets)
+    assert_uniform(drawn_often(block(0.5, 2), (4, 6)), subsets)
 
 
 def test_crop_draws_every_window_equally_often():
     numbers = np.arange(24).reshape(4, 6)
     windows = [tuple(numbers[r : r + 3, c : c + 3].ravel().tolist()) for r in range(2) for c in range(4)]
-    assert_uniform(rows(drawn(crop(3), (4, 6), 20_000)), windows)
+    assert_uniform(drawn_often(crop(3), (4, 6)), windows)
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
-@pytest.mark.parametrize("ratio", [0.29, 0.9])
-def test_a_block_of_one_token_is_patch(ratio, grid):
+def test_a_block_of_one_token_is_patch(grid):
     """Equally likely subsets of one size: the same law. Here even the same draws."""
-    one, plain = block(ratio, 1), patch(ratio)
-    np.testing.assert_array_equal(one.inclusion(grid), plain.inclusion(grid))
-    keys = jax.random.split(jax.random.key(5), 64)
-    np.testing.assert_array_equal(one.sample(keys, grid), plain.sample(keys, grid))
+    pairs = [(block(ratio, 1), patch(ratio)) for ratio in (0.29, 0.9)]
+    draw = jax.jit(lambda keys: [[member.sample(keys, grid) for member in pair] for pair in pairs])
+    for (one, plain), ids in zip(pairs, draw(jax.random.split(jax.random.key(5), 64)), strict=True):
+        np.testing.assert_array_equal(one.inclusion(grid), plain.inclusion(grid))
+        np.testing.assert_array_equal(*ids)
 
 
 def test_the_window_of_a_crop_covers_the_centre_most_often():
@@ -152,7 +166,7 @@ def test_the_largest_crop_of_a_square_is_all_of_it():
 def test_as_many_tokens_are_visible_as_in_the_code_of_maskdm(member, side, visible):
     keys = jax.random.split(jax.random.key(0), 2)
     assert jax.eval_shape(lambda keys: member.sample(keys, (side, side)), keys).shape == (2, visible)
-    assert float(member.inclusion((side, side)).sum()) == pytest.approx(visible)
+    assert np.sum(member.inclusion((side, side))) == pytest.approx(visible)
 
 
 @pytest.mark.parametrize(

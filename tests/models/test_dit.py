@@ -94,23 +94,3 @@ def test_one_patch_of_an_image_is_one_token_in_row_order():
     changed = np.abs(hit - base).sum(axis=(2, 3, 4))[0]
     np.testing.assert_array_equal(np.nonzero(changed)[0], [4])  # row 1, column 1 of a grid of 2×3
     assert np.argmax(np.abs(hit - base)[0, 4].ravel()) == 2  # row 1, column 0 of its patch
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"preset": "H"}, r"preset='H': choose from S, B, L, XL"),
-        ({"dtype": "float16"}, r"dtype='float16': choose from float32, bfloat16"),
-        ({"patch": 3}, r"patch=3 does not divide an image of 8×8"),
-        ({"width": 30, "heads": 4}, r"width=30 must be divisible by heads=4 and by 4"),
-        ({"width": 30, "heads": 3}, r"width=30 must be divisible by heads=3 and by 4"),
-        ({"depth": 0}, r"must be positive: depth=0"),
-        ({"classes": -1}, r"classes=-1: a number of classes, or 0"),
-        ({"conditioning": {"pose": {}}}, r"conditioning='pose': choose from label"),
-        ({"conditioning": {"label": {}}}, r"label needs classes ≥ 1, got 0"),
-    ],
-)
-def test_errors_name_what_is_wrong(options, message):
-    with pytest.raises(ValueError, match=message) as error:
-        dit((8, 8, 1), **options)
-    assert "\n" not in str(error.value)

@@ -51,7 +51,7 @@ def test_modulated_norm_has_the_asked_mean_and_scale():
 
 def test_norms_of_bfloat16_compute_in_float32():
     """A large common offset would lose the signal in bfloat16 arithmetic: 256 + 1 is 256 there."""
-    x = (256 + 2 * jax.random.randint(jax.random.key(0), (1, 2, 64), 0, 8)).astype(jnp.bfloat16)
+    x = jnp.asarray(256 + 2 * np.random.default_rng(0).integers(0, 8, (1, 2, 64)), jnp.bfloat16)
     zero = jnp.zeros((1, 1, 64), jnp.bfloat16)
     half = layers.ModulatedNorm("bfloat16").apply({}, x, zero, zero)
     full = layers.ModulatedNorm().apply({}, x.astype(jnp.float32), *2 * (zero.astype(jnp.float32),))
@@ -61,7 +61,7 @@ def test_norms_of_bfloat16_compute_in_float32():
 
 def test_modulation_and_final_layer_start_at_zero():
     c, x = jnp.ones((2, 8)), jnp.ones((2, 3, 8))
-    shift, scale = layers.Modulation(2).init_with_output(jax.random.key(0), c)[0]
+    shift, scale = jax.jit(layers.Modulation(2).init_with_output)(jax.random.key(0), c)[0]
     assert shift.shape == scale.shape == (2, 1, 8)
     assert not np.any(shift) and not np.any(scale)
-    assert not np.any(layers.FinalLayer(5).init_with_output(jax.random.key(0), x, c)[0])
+    assert not np.any(jax.jit(layers.FinalLayer(5).init_with_output)(jax.random.key(0), x, c)[0])

@@ -18,14 +18,21 @@ from tests.models.perturb import random_params
 SHAPE = (4, 6, 1)  # a grid of 2 × 3
 SEEN, HIDDEN = np.array([[0, 2, 5], [1, 2, 3]]), np.array([[1, 3, 4], [0, 4, 5]])
 X, LEVEL = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.array([0.2, 0.7])
+TEXT, WORDS = CondShape(text_length=3, text_width=5), jax.random.normal(jax.random.key(1), (2, 3, 5))
+MASK = jnp.array([[True, True, False], [True, False, False]])
 TINY = {"width": 16, "depth": 5, "heads": 2, "decoder": 1}
 
 
 @cache
 def network(**options):
-    """(apply, params) of a small MDT: 4 blocks in the encoder, 1 in the decoder."""
-    model = mdt(SHAPE, **{**TINY, **options})
-    apply = jax.jit(lambda params, x=X, visible=None: model.apply(params, x, LEVEL, Cond(), visible=visible).prediction)
+    """(apply, params) of a small MDT that reads a text: 4 blocks in the encoder, 1 in the decoder."""
+    model = mdt(SHAPE, TEXT, **{**TINY, **options})
+
+    @jax.jit
+    def run(params, x, text, visible):
+        return model.apply(params, x, LEVEL, Cond(text=text, text_mask=MASK), visible=visible).prediction
+
+    apply = lambda params, x=X, text=WORDS, visible=None: run(params, x, text, visible)  # noqa: E731
     return apply, random_params(model.init, scale=0.2)
 
 
@@ -112,9 +119,9 @@ def test_hidden_patches_enter_by_the_shortcuts_alone():
     image[0, :2, 2:4] = np.nan  # token 1 of the first image
     image[1, 2:, 4:] = np.nan  # token 5 of the second
     apply, params = network(input_shortcuts=False, depth=3)
-    np.testing.assert_array_equal(apply(params, image, SEEN), apply(params, visible=SEEN))
+    np.testing.assert_array_equal(apply(params, image, visible=SEEN), apply(params, visible=SEEN))
     apply, params = network()
-    assert np.isnan(apply(params, image, SEEN)).any()
+    assert np.isnan(apply(params, image, visible=SEEN)).any()
 
 
 def test_encoder_blocks_cost_what_the_visible_tokens_cost():
@@ -165,60 +172,40 @@ def test_the_shortcuts_of_the_decoder_carry_the_whole_input():
     assert np.abs(apply(deaf, visible=SEEN) - apply(deaf)).max() > 1e-2
 
 
-@cache
-def with_text():
-    shape = CondShape(text_length=3, text_width=5)
-    model = mdt(SHAPE, shape, **{**TINY, "depth": 3}, conditioning={"text": {}})
-    return jax.jit(model.apply), random_params(model.init, scale=0.2)
-
-
 def test_condition_tokens_pass_through_all_blocks_with_their_mask():
-    apply, params = with_text()
-    text = jax.random.normal(jax.random.key(1), (2, 3, 5))
-    mask = jnp.array([[True, True, False], [True, False, False]])
-
-    def answer(text, visible=SEEN):
-        return apply(params, X, LEVEL, Cond(text=text, text_mask=mask), visible=visible).prediction
-
-    base = answer(text)
-    assert base.shape == (2, 6, 2, 2, 1)
-    np.testing.assert_array_equal(answer(jnp.where(mask[:, :, None], text, 9.0)), base)
-    assert np.abs(answer(text.at[:, 0].add(1.0)) - base).min(axis=(2, 3, 4)).min() > 1e-5  # every answer, hidden or not
-    every = np.tile(np.arange(6), (2, 1))
-    np.testing.assert_allclose(answer(text, every), answer(text, None), atol=1e-5)  # what fills in leaves them alone
+    """What fills in leaves them alone: with all tokens visible they reach the decoder as without ids (first test)."""
+    apply, params = network()
+    base = apply(params, visible=SEEN)
+    np.testing.assert_array_equal(apply(params, text=jnp.where(MASK[:, :, None], WORDS, 9.0), visible=SEEN), base)
+    moved = apply(params, text=WORDS.at[:, 0].add(1.0), visible=SEEN)
+    assert np.abs(moved - base).min(axis=(2, 3, 4)).min() > 1e-5  # every answer, hidden or not
 
 
 @cache
 def two_passes():
-    """Gradients of the dense pass alone and of both; losses of both kinds before and after training on both."""
+    """Gradients of the dense pass alone and of both; losses of either before and after training on both."""
     model = mdt((4, 4, 1), **{**TINY, "depth": 3})
     velocity = prediction.velocity()
     parts = (process.linear_flow(), velocity, weighting.constant("velocity"), times.uniform(), dense())
-
-    def step(*passes):
-        """(params, key) -> (loss, gradient, params after a step of gradient descent)."""
-        loss = jax.value_and_grad(make_objective(model, *parts, passes=passes).loss, has_aux=True)
-
-        @jax.jit
-        def run(params, key):
-            (value, _), gradient = loss(params, batch, key)
-            return value, gradient, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
-
-        return run
-
+    objectives = [make_objective(model, *parts, passes=((1.0, seen),)) for seen in (None, hide(0.4))]
     batch = Batch(jnp.tile(jnp.linspace(-1, 1, 16).reshape(1, 4, 4, 1), (8, 1, 1, 1)))
-    seen, both = step((1.0, None)), step((1.0, None), (1.0, hide(0.4)))
 
-    def losses(params):
-        """Of the dense pass and of the masked one, at fixed draws."""
-        first, total = (float(f(params, jax.random.key(0))[0]) for f in (seen, both))
-        return first, total - first
+    def total(params, key, weights):
+        losses = jnp.stack([objective.loss(params, batch, key)[0] for objective in objectives])
+        return weights @ losses, losses
 
-    start = random_params(model.init)
-    params = start
+    @jax.jit  # one program for both questions
+    def step(params, key, weights):
+        """(gradient, losses of the dense and of the masked pass, params after a step of gradient descent)."""
+        gradient, losses = jax.grad(total, has_aux=True)(params, key, weights)
+        return gradient, losses, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+
+    fixed, seen, both = jax.random.key(0), np.float32([1, 0]), np.float32([1, 1])
+    start = params = random_params(model.init)
     for i in range(1, 31):
-        params = both(params, jax.random.key(i))[2]
-    return [f(start, jax.random.key(0))[1] for f in (seen, both)], losses(start), losses(params)
+        params = step(params, jax.random.key(i), both)[2]
+    gradients = [step(start, fixed, weights)[0] for weights in (seen, both)]
+    return gradients, step(start, fixed, both)[1], step(params, fixed, both)[1]
 
 
 def test_the_mask_token_gets_its_gradient_from_the_masked_pass():
@@ -231,21 +218,17 @@ def test_the_mask_token_gets_its_gradient_from_the_masked_pass():
 
 def test_training_on_both_passes_lowers_both_losses():
     _, before, after = two_passes()
-    assert before[1] != pytest.approx(before[0], rel=1e-4)  # the masked pass is another one
+    assert abs(before[1] / before[0] - 1) > 1e-4  # the masked pass is another one
     assert after[0] < 0.9 * before[0] and after[1] < 0.9 * before[1]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "H"}, r"preset='H': choose from S, B, L, XL"),
         ({"decoder": 0}, r"mdt: must be positive: decoder=0"),
         ({"decoder": 3}, r"decoder=3 of depth=12 blocks must leave an even number for the encoder, at least 2"),
         ({"decoder": 12}, r"decoder=12 of depth=12 blocks must leave an even number"),
         ({"depth": 4}, r"decoder=6 of depth=4 blocks must leave an even number"),
-        ({"dtype": "float16"}, r"dtype='float16': choose from float32, bfloat16"),
-        ({"patch": 3}, r"patch=3 does not divide an image of 8×8"),
-        ({"width": 30, "heads": 3}, r"width=30 must be divisible by heads=3 and by 4"),
     ],
 )
 def test_errors_name_what_is_wrong(options, message):

@@ -223,22 +223,3 @@ def test_learned_variance_is_a_coefficient_in_0_1():
     np.testing.assert_allclose(out.prediction[0, ..., 0], both[..., 0], atol=1e-5)
     np.testing.assert_allclose(out.variance[0, ..., 0], np.clip((both[..., 1] + 1) / 2, 0, 1), atol=1e-5)
     assert out.variance.min() == 0 and out.variance.max() == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"preset": "H"}, r"preset='H': choose from S, B, L, XL"),
-        ({"dtype": "float16"}, r"dtype='float16': choose from float32, bfloat16"),
-        ({"patch": 3}, r"patch=3 does not divide an image of 8×8"),
-        ({"width": 30, "heads": 4}, r"width=30 must be divisible by heads=4 and by 4"),
-        ({"depth": 0}, r"mmdit: must be positive: depth=0"),
-        ({"classes": -1}, r"classes=-1: a number of classes, or 0"),
-        ({"conditioning": {"pose": {}}}, r"conditioning='pose': choose from label"),
-        ({"conditioning": {"label_token": {}}}, r"label needs classes ≥ 1, got 0"),
-    ],
-)
-def test_errors_name_what_is_wrong(options, message):
-    with pytest.raises(ValueError, match=message) as error:
-        mmdit((8, 8, 1), **options)
-    assert "\n" not in str(error.value)

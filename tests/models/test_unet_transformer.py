@@ -110,7 +110,7 @@ def test_a_fresh_spatial_transformer_is_the_identity():
 
 def test_an_image_without_any_token_to_attend_to_gets_the_bias():
     x, source = jax.random.normal(jax.random.key(0), (2, 4, 8)), jax.random.normal(jax.random.key(1), (2, 3, 5))
-    p, out = initialised(SourceAttention(4, "float32"), x, source, jnp.array([[False] * 3, [True] * 3]))
+    p, out = initialised(SourceAttention(2, "float32"), x, source, jnp.array([[False] * 3, [True] * 3]))
     gap = np.abs(np.asarray(out) - p["out"]["bias"]).max(axis=(1, 2))
     assert gap[0] < 1e-6 and gap[1] > 1e-2
 
@@ -140,45 +140,57 @@ def test_resampling_by_convolution():
     np.testing.assert_allclose(doubled, conv_formula(up(np.float64(x)), p["up"]), atol=1e-4)
 
 
-@cache
-def conditioned(dtype="float32"):
-    """A small network of a label's and text tokens, attended to in the middle, and its jitted predictions."""
-    options = {**TINY, "attention": (), "conditioning": {"label_token": {}, "text": {}}}
-    model = unet((4, 6, 1), TEXT, dtype=dtype, **options)
-    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 1))
-    return model, jax.jit(lambda params, cond: model.apply(params, x, jnp.array([0.2, 0.7]), cond).prediction)
-
-
 TOKENS = jax.random.normal(jax.random.key(1), (2, 3, 5))
 MASK = jnp.array([[True, True, False], [True, False, False]])
 COND = Cond(label=jnp.array([0, 2]), text=TOKENS, text_mask=MASK)
 
 
-def test_tokens_of_a_condition_are_attended_to_unless_masked():
+def conditioned(dtype="float32"):
+    """A small network of a label's and text tokens, attended to in the middle, and params, cond -> its predictions."""
+    options = {**TINY, "attention": (), "conditioning": {"label_token": {}, "text": {}}}
+    model = unet((4, 6, 1), TEXT, dtype=dtype, **options)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 1))
+    return model, lambda params, cond: model.apply(params, x, jnp.array([0.2, 0.7]), cond, train=True).prediction
+
+
+@cache
+def with_gradient():
+    """(init, params, cond -> predictions and the gradient of their distance to 1), one program for all tests."""
     model, apply = conditioned()
-    params, seen = random_params(model.init, scale=0.5), MASK[..., None]
-    base = apply(params, COND)
-    np.testing.assert_allclose(apply(params, COND._replace(text=jnp.where(seen, TOKENS, 100.0))), base, atol=1e-5)
-    assert np.abs(apply(params, COND._replace(text=jnp.where(seen, -TOKENS, TOKENS))) - base).max() > 1e-3
-    assert np.abs(apply(params, COND._replace(label=jnp.array([-1, -1]))) - base).max() > 1e-3
+
+    def loss(params, cond):
+        out = apply(params, cond)
+        return jnp.mean(jnp.square(out - 1)), out
+
+    return model.init, jax.jit(jax.grad(loss, has_aux=True))
+
+
+def test_tokens_of_a_condition_are_attended_to_unless_masked():
+    init, run = with_gradient()
+    params, seen = random_params(init, scale=0.5), MASK[..., None]
+    base, *others = (
+        np.asarray(run(params, cond)[1])
+        for cond in (
+            COND,
+            COND._replace(text=jnp.where(seen, TOKENS, 100.0)),
+            COND._replace(text=jnp.where(seen, -TOKENS, TOKENS)),
+            COND._replace(label=jnp.array([-1, -1])),
+        )
+    )
+    np.testing.assert_allclose(others[0], base, atol=1e-5)
+    assert np.abs(others[1] - base).max() > 1e-3
+    assert np.abs(others[2] - base).max() > 1e-3
 
 
 def test_bfloat16_is_close_to_float32():
-    model, apply = conditioned()
-    params = random_params(model.init, scale=0.2)
-    full, half = np.asarray(apply(params, COND)), conditioned("bfloat16")[1](params, COND)
+    init, run = with_gradient()
+    params = random_params(init, scale=0.2)
+    full, half = np.asarray(run(params, COND)[1]), jax.jit(conditioned("bfloat16")[1])(params, COND)
     assert half.dtype == jnp.float32
     assert 0 < np.sqrt(np.mean(np.square(half - full))) < 0.03 * full.std()
 
 
 def test_every_parameter_gets_a_finite_nonzero_gradient():
-    model, _ = conditioned()
-    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 1))
-
-    @jax.jit
-    @jax.grad
-    def grads(params):
-        return jnp.mean(jnp.square(model.apply(params, x, jnp.array([0.2, 0.7]), COND, train=True).prediction - 1))
-
-    for path, grad in jax.tree.leaves_with_path(grads(random_params(model.init, scale=0.3))):
+    init, run = with_gradient()
+    for path, grad in jax.tree.leaves_with_path(run(random_params(init, scale=0.3), COND)[0]):
         assert np.all(np.isfinite(grad)) and np.any(np.asarray(grad) != 0), jax.tree_util.keystr(path)

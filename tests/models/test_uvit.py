@@ -1,4 +1,4 @@
-"""What is particular to the U-ViT: its published counts, its formula, its conditions as tokens, and segments."""
+"""What is particular to the U-ViT: its published counts, its formula, and its conditions as tokens."""
 
 import math
 from functools import cache
@@ -8,24 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax import rng, tokens
-from maskdiff_jax.codec import haar
-from maskdiff_jax.diffusion.denoiser import make_denoiser
-from maskdiff_jax.diffusion.inputs import INPUTS
-from maskdiff_jax.diffusion.objective import make_objective
-from maskdiff_jax.diffusion.prediction import PREDICTIONS, to_x
-from maskdiff_jax.diffusion.process import PROCESSES, coeffs
-from maskdiff_jax.diffusion.times import TIMES
-from maskdiff_jax.diffusion.weighting import WEIGHTINGS
-from maskdiff_jax.masks import dense, patch
+from maskdiff_jax import tokens
 from maskdiff_jax.models.uvit import uvit
-from maskdiff_jax.types import Batch, Cond, CondShape, Model, Output, Tokens
+from maskdiff_jax.types import Cond, CondShape, Model, Tokens
 from tests.models.perturb import random_params
 
 TINY = {"width": 16, "depth": 3, "heads": 2}
 SHAPE, PATCH, B = (8, 12, 4), 2, 16  # the wavelets of a grey image of 16×24; a grid of 4×6
 SEGMENTS = {"patch": PATCH, "segments": (1, 3), "qkv_bias": "qv", **TINY}
 LEVEL = jnp.linspace(0.1, 0.9, B)
+IMAGES = jax.random.normal(jax.random.key(0), (B, *SHAPE))
 
 
 def shapes(*args, **options):
@@ -44,11 +36,6 @@ def network(classes: int | CondShape = 0, **options) -> tuple[Model, dict]:
     params = random_params(model.init, scale=0.1)  # norms get their scale of 1 back: else they silence the network
     is_scale = lambda path: path[-1] == jax.tree_util.DictKey("scale")  # noqa: E731
     return model._replace(apply=apply), jax.tree.map_with_path(lambda path, x: x + is_scale(path), params)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return jax.random.normal(jax.random.key(0), (B, *SHAPE))
 
 
 def halves(seed: int):
@@ -160,14 +147,14 @@ def reference(params, patches, grids_ids, level, label, heads):
     [(3, {"patch": PATCH, "depth": 5}), (0, SEGMENTS)],
     ids=["labels", "segments"],
 )
-def test_it_follows_its_formula(classes, options, images):
+def test_it_follows_its_formula(classes, options):
     model, params = network(classes, **options)
     segments = tokens.segments(model.tokens)
     ids = tuple(halves(i) for i in range(len(segments)))
     label = np.arange(B) % 3 if classes else None
     visible = ids[0] if isinstance(model.tokens, Tokens) else ids
-    out = model.apply(params, images, LEVEL, Cond(label=None if label is None else jnp.asarray(label)), visible=visible)
-    visible_patches = [np.asarray(tokens.gather(p, i)) for p, i in zip(tokens.cut(images, segments), ids, strict=True)]
+    out = model.apply(params, IMAGES, LEVEL, Cond(label=None if label is None else jnp.asarray(label)), visible=visible)
+    visible_patches = [np.asarray(tokens.gather(p, i)) for p, i in zip(tokens.cut(IMAGES, segments), ids, strict=True)]
     exact = jax.tree.map(np.float64, params)
     expected = reference(exact, visible_patches, [np.asarray(i) for i in ids], LEVEL, label, TINY["heads"])
     predictions = out.prediction if isinstance(out.prediction, tuple) else (out.prediction,)
@@ -176,28 +163,28 @@ def test_it_follows_its_formula(classes, options, images):
         assert np.std(wanted) > 0.1
 
 
-def test_without_positions_a_network_sees_a_set_of_patches(images):
+def test_without_positions_a_network_sees_a_set_of_patches():
     """Equal patches at other places get equal answers; with positions they do not."""
     order = np.random.default_rng(0).permutation(24)
     grid = (4, 6)
-    moved = tokens.unpatchify(tokens.patchify(images, PATCH)[:, order], grid)
+    moved = tokens.unpatchify(tokens.patchify(IMAGES, PATCH)[:, order], grid)
 
     def gap(positions: bool) -> float:
         model, params = network(positions=positions)
         assert ("positions" in params) == positions and "extra_positions" in params
-        here, there = (model.apply(params, x, LEVEL, Cond()).prediction for x in (images, moved))
+        here, there = (model.apply(params, x, LEVEL, Cond()).prediction for x in (IMAGES, moved))
         return float(np.abs(here[:, order] - there).max())
 
     assert gap(False) < 1e-5 and gap(True) > 1e-2
 
 
-def test_masked_condition_tokens_do_not_matter(images):
+def test_masked_condition_tokens_do_not_matter():
     model, params = network(CondShape(text_length=3, text_width=5), conditioning=_Hashable(text={}))
     text = jax.random.normal(jax.random.key(1), (B, 3, 5))
     mask = jnp.tile(jnp.array([[True, False, True]]), (B, 1))
 
     def answer(text):
-        return model.apply(params, images, LEVEL, Cond(text=text, text_mask=mask)).prediction
+        return model.apply(params, IMAGES, LEVEL, Cond(text=text, text_mask=mask)).prediction
 
     np.testing.assert_array_equal(answer(text.at[:, 1].add(3.0)), answer(text))
     assert np.abs(answer(text.at[:, 2].add(3.0)) - answer(text)).max() > 1e-3
@@ -209,80 +196,6 @@ class _Hashable(dict):
 
     def __hash__(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return hash(repr(self))
-
-
-def test_all_ids_of_segments_equal_no_ids(images):
-    model, params = network(**SEGMENTS)
-    ids = 2 * (jnp.tile(jnp.arange(24)[None], (B, 1)),)
-    chosen = model.apply(params, images, LEVEL, Cond(), visible=ids)
-    every = model.apply(params, images, LEVEL, Cond())
-    assert every.ids is None and len(every.prediction) == len(chosen.ids) == 2
-    for one, other in zip(chosen.prediction, every.prediction, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-def test_the_denoiser_assembles_the_segments(images):
-    model, params = network(**SEGMENTS)
-    process, eps = PROCESSES["ddpm_cosine"](), PREDICTIONS["eps"]()
-    x = make_denoiser(model, params, process, eps, INPUTS["default"]())(images, LEVEL, Cond()).x
-    approximation, details = model.apply(params, images, LEVEL, Cond()).prediction
-    noise = jnp.concatenate([tokens.unpatchify(approximation, (4, 6)), tokens.unpatchify(details, (4, 6))], axis=-1)
-    np.testing.assert_allclose(x, to_x(eps, coeffs(process, LEVEL), images, noise), rtol=1e-4, atol=1e-4)
-    assert noise.shape == images.shape == tokens.assemble((approximation, details), model.tokens).shape
-
-
-def masked_objective(model: Model):
-    return make_objective(
-        model,
-        PROCESSES["ddpm_cosine"](),
-        PREDICTIONS["eps"](),
-        WEIGHTINGS["constant"](space="eps"),
-        TIMES["uniform"](),
-        dense(),
-        codec=haar(),
-        passes=((1.0, patch(0.5)),),
-    )
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return Batch(jax.random.uniform(jax.random.key(2), (B, 16, 24, 1), minval=-1.0))
-
-
-def test_the_loss_draws_independent_masks_and_sums_the_means_of_segments(batch):
-    model, params = network(**SEGMENTS)
-    seen: list[Output] = []
-
-    def spy(*args, **options):
-        seen.append(model.apply(*args, **options))
-        return seen[-1]
-
-    objective = masked_objective(model._replace(apply=spy))
-    draws = objective.draw(batch, jax.random.key(3))
-    loss, _ = objective.per_image(params, batch, draws)
-    (out,) = seen
-    noise = tokens.cut(rng.normal(rng.key_for(draws.keys, "noise"), SHAPE), model.tokens)
-    goals = map(tokens.gather, noise, out.ids)
-    means = [jnp.mean(jnp.square(p - g), axis=(1, 2, 3, 4)) for p, g in zip(out.prediction, goals, strict=True)]
-    np.testing.assert_allclose(loss, sum(means), rtol=1e-5)
-
-    # Two independent halves of 24 share 6 ids, with a variance of 144/92, in the mean over images.
-    shared = [len(np.intersect1d(*pair)) for pair in zip(*map(np.asarray, out.ids), strict=True)]
-    assert abs(np.mean(shared) - 6) < 4 * math.sqrt(144 / 92 / B)
-
-
-def test_every_parameter_of_segments_gets_a_finite_nonzero_gradient(batch):
-    model = uvit(SHAPE, **SEGMENTS)
-    grads = jax.jit(jax.grad(lambda params: masked_objective(model).loss(params, batch, jax.random.key(3))[0]))
-    for path, grad in jax.tree.leaves_with_path(grads(random_params(model.init))):
-        assert np.all(np.isfinite(grad)) and np.any(np.asarray(grad) != 0), jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize("ids", [lambda one: one, lambda one: (one,)], ids=["an array", "a tuple of one"])
-def test_ids_of_segments_are_one_for_each(ids, images):
-    model, params = network(**SEGMENTS)
-    with pytest.raises(ValueError, match="visible must be None or a tuple of 2 ids"):
-        model.apply(params, images, LEVEL, Cond(), visible=ids(halves(0)))
 
 
 @pytest.mark.parametrize(
