@@ -1,30 +1,40 @@
-"""Disentangled conditioning on scikit-learn's digits, which stand flipped, shrunk and faded somewhere on 16x16 pixels.
+"""Disentangled conditioning on scikit-learn's digits, flipped, enlarged and faded somewhere on a 16x16 canvas.
 
     python -m maskdiff_jax.main --config=configs/digits_controls.py
     python -m maskdiff_jax.main --config=configs/digits_controls.py:entangled
 
-The class is a token, so that it acts through attention alone; how an image was made enters adaLN, what it looks like
-(original size, contrast) only as the noise goes (Berrada Ifriqi et al. 2024, arXiv 2411.03177). ``entangled`` is the
-paper's baseline: class and controls are summed into adaLN at every noise level; all else is equal.
+The class is a token, so that it acts through attention alone; how an image was made enters adaLN, and what it looks
+like (original size, contrast) only as the noise goes (Berrada Ifriqi et al. 2024, arXiv 2411.03177). ``entangled`` is
+the paper's baseline: class and controls are summed into adaLN at every noise level; all else is equal.
+`benchmarks.controls` trains both and measures whether controls are obeyed and content stays.
+
+Cost: 49 MFLOP an image, 5 TFLOP in all; 5 min 39 s on 2 CPU cores that other work was using, too.
+Expected result: this is too short. One disentangled run put 97 % of the digits where they were asked for, but their
+class was right in 35 % and their flip no more often than by chance (56 %); with guidance 2 for both, 53 % and 60 %.
 """
 
 from maskdiff_jax.config import default_config
 
+ARMS = {  # how conditions enter, and how far low-level controls are let in
+    "disentangled": ({"label_token": {}, "controls": {}}, {"name": "cosine"}),
+    "entangled": ({"label": {}, "controls": {}}, {"name": "none"}),
+}
+
 
 def get_config(arm: str = "disentangled"):
+    if arm not in ARMS:
+        raise ValueError(f"digits_controls:{arm}: choose from {', '.join(ARMS)}")
     config = default_config()
-    config.steps = 1500
-    config.batch = 128
+    config.steps = 1600
+    config.batch = 64
     config.augment = {"name": "canvas"}
-    config.model = {"name": "dit", "patch": 2, "width": 64, "depth": 4, "heads": 4}
     config.condition.controls_high = ("offset_top", "offset_left", "scale", "flip")
     config.condition.controls_low = ("original_height", "contrast")
     config.condition.drop_everything = 0.1
-    how = {
-        "disentangled": ({"label_token": {}, "controls": {}}, {"name": "cosine"}),
-        "entangled": ({"label": {}, "controls": {}}, {"name": "none"}),
-    }
-    config.model.conditioning, config.condition.phase = how[arm]
+    conditioning, phase = ARMS[arm]
+    size = {"patch": 4, "width": 96, "depth": 4, "heads": 4}  # 16 tokens, 0.89 M parameters
+    config.model = {"name": "dit", **size, "conditioning": conditioning}
+    config.condition.phase = phase
     config.schedule.learning_rate = 2e-3
     config.ema = (0.999,)
     return config

@@ -18,8 +18,9 @@ After the strategies of Berrada Ifriqi et al. 2024 (arXiv 2411.03177) for a larg
 there would be four times as many. The learning rate is constant, so that what a longer run is at step n, a run of n
 steps is in the end. Sizes and numbers of steps are ours.
 
-Cost: COST
-Expected result: EXPECTED
+Cost: 600 steps of each stage; a minute or two on 2 CPU cores.
+Expected result: no clear gain at this size. Over two seeds the transfers reach the pixel Frechet distance of 600 steps
+from scratch (1.68) after 0.77 to 0.85 of its steps, with intervals that hold 1; `benchmarks.resolution` measures it.
 """
 
 from configs import digits_dense
@@ -43,8 +44,9 @@ def get_config(variant: str = ""):
     config = digits_dense.get_config()
     config.name = f"digits_resolution_{variant}".rstrip("_")
     config.steps = 600  # of each stage
+    config.batch = 64
     config.model = {"name": "dit", "patch": 2, "width": 64, "depth": 3, "heads": 4}
-    config.schedule = {"name": "constant", "learning_rate": 1e-3, "warmup": 50}
+    config.schedule = {"name": "constant", "learning_rate": 2e-3, "warmup": 50}
     config.sample.steps = 15
     config.evaluate.num = 500
     config.evaluate.judge = {"name": "none"}

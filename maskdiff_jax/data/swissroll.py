@@ -83,7 +83,8 @@ def density_picture(data: np.ndarray, samples: np.ndarray) -> np.ndarray:
 def _roll(count: int, noise: float, seed: int, stream: int) -> np.ndarray:
     if not 0 <= noise < np.inf:
         raise DataError(f"noise={noise!r}: the standard deviation of the noise must be a finite number ≥ 0")
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+    # The pipeline shuffles epoch e by the bits of key (seed, e): these points' own would sort that epoch by angle.
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63 + stream], np.uint64)))
     t = 1.5 * np.pi * (1 + 2 * rng.random(count))
     roll = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) + noise * rng.standard_normal((count, 2))
     return (roll / (4.5 * np.pi + 4 * noise)).clip(-1, 1).astype(np.float32)

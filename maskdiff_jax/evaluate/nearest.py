@@ -4,6 +4,8 @@ import numpy as np
 
 from maskdiff_jax.evaluate.pixels import blocks, features
 
+TREE_LIMIT = 16  # numbers in an image up to which a k-d tree is faster than comparing all pairs
+
 
 def nearest(queries: np.ndarray, references: np.ndarray, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
     """The nearest reference of every query: Euclidean distances [n] (float64) and indices [n].
@@ -23,6 +25,8 @@ def closest(queries: np.ndarray, references: np.ndarray, k: int, block: int = 10
     if not len(queries) or len(references) < k:
         few = "non-empty sets" if k == 1 else f"a query and {k} references"
         raise ValueError(f"nearest images need two {few}, got {len(queries)} and {len(references)}")
+    if queries[0].size <= TREE_LIMIT:
+        return _closest_by_tree(features(queries), features(references), k)
     pairs = [_closest_of_block(q, features(references), k, block) for q in blocks(features(queries), block)]
     distances, indices = zip(*pairs, strict=True)
     return np.concatenate(distances), np.concatenate(indices)
@@ -41,6 +45,15 @@ def copied_share(queries: np.ndarray, references: np.ndarray, ratio: float = 1 /
     """
     distances, _ = closest(queries, references, 2)
     return float(np.mean(distances[:, 0] < ratio * distances[:, 1]))
+
+
+def _closest_by_tree(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.spatial import KDTree  # takes a while to import
+
+    if not (np.isfinite(queries).all() and np.isfinite(references).all()):
+        raise ValueError("images hold NaN or infinity")
+    distances, index = KDTree(references.astype(np.float64)).query(queries.astype(np.float64), k)
+    return distances.reshape(-1, k), index.reshape(-1, k)
 
 
 def _closest_of_block(queries: np.ndarray, references: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:

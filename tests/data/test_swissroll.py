@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kstest
 from sklearn.datasets import make_swiss_roll
 
-from maskdiff_jax.data import DATASETS, DataError
+from maskdiff_jax.data import DATASETS, DataError, pipeline
 from maskdiff_jax.data.swissroll import FRESH_DISTANCE, GAP, SIDE, density_picture, points, swissroll
 from maskdiff_jax.evaluate.sliced import sliced_wasserstein, sliced_wasserstein_reference
 
@@ -57,6 +57,14 @@ def test_fresh_sets_are_fresh():
     correlation = np.corrcoef([part[:200, 0] for part in sets])
     assert np.abs(correlation - np.eye(4)).max() < 0.3
     np.testing.assert_array_equal(points(500, seed=4), sets[0])
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_no_epoch_is_sorted_by_angle(epoch):
+    """The order of a run's batches is drawn from the same seed as the points, and must not depend on them."""
+    at = swissroll(train=2000, heldout=10).train.image.reshape(-1, 2)
+    ordered = at[pipeline.shuffled(epoch * 2000 + np.arange(2000), 2000, seed=0)]
+    assert abs(np.corrcoef(np.hypot(*ordered.T), np.arange(2000))[0, 1]) < 0.1
 
 
 def test_two_fresh_sets_are_as_far_apart_as_documented():

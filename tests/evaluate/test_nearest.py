@@ -52,3 +52,17 @@ def test_the_share_of_copies_is_the_share_that_was_copied():
     assert copied_share(fresh, references) == 0
     with pytest.raises(ValueError, match="2 references"):
         copied_share(fresh, references[:1])
+
+
+def test_few_dimensions_by_brute_force():
+    """Points of two numbers, which a tree finds."""
+    queries, references = images(0, 200, (1, 2, 1)), images(1, 300, (1, 2, 1))
+    table = np.sqrt(np.square(queries[:, None].astype(np.float64) - references[None]).sum(axis=(2, 3, 4)))
+    for k in (1, 3):
+        distance, index = closest(queries, references, k)
+        np.testing.assert_array_equal(index, table.argsort(1)[:, :k])
+        np.testing.assert_allclose(distance, np.sort(table, axis=1)[:, :k], rtol=1e-12)
+    np.testing.assert_array_equal(nearest(references[[7, 3]], references)[0], 0)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="NaN"):
+            nearest(queries * np.float32(bad), references)

@@ -1,0 +1,86 @@
+"""The configs of latents describe the published networks, parameter for parameter."""
+
+from importlib import import_module
+
+import jax
+import pytest
+
+from configs import imagenet256_dit
+from maskdiff_jax.build import check_controls, check_keys, check_values, cond_shape, part
+from maskdiff_jax.config import default_config
+from maskdiff_jax.data import AUGMENTS, DATASETS
+from maskdiff_jax.models import MODELS
+
+# Of DiT, MDTv2, PixArt-α and LDM the docstrings of the models account for every difference to the published counts.
+PARAMETERS = {
+    "dit": 674_834_720,
+    "mdt": 741_672_688,
+    "pixart": 605_961_248,
+    "mmdit": 1_325_594_840,
+    "unet": 407_106_440,
+}
+WIDTH = {"unet": 768}  # of condition vectors
+FEATURES = 2 * 256  # of the height and the width of the original
+
+
+def config_of(name, variant=""):
+    return import_module(f"configs.imagenet256_{name}").get_config(variant)
+
+
+def shapes(config):
+    """The parameters' shapes; nothing is computed and no loss traced."""
+    dataset = part("data", DATASETS, config.data)
+    model = part("model", MODELS, config.model, dataset.shape, cond_shape(dataset, config.condition))
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return {name: shapes(config_of(name)) for name in PARAMETERS}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_those_that_the_docstring_states(plain, name):
+    assert size(plain[name]) == PARAMETERS[name]
+    assert f"{PARAMETERS[name]:,} parameters" in (import_module(f"configs.imagenet256_{name}").__doc__ or "")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_two_controls_cost_one_small_network(plain, name):
+    """Two layers from the features of both numbers, whichever way the label comes in; a label is one table."""
+    width = WIDTH.get(name, 1152)
+    controlled = shapes(config_of(name, "disentangled"))
+    embedder = FEATURES * width + width + width * width + width
+    assert size(controlled) - size(plain[name]) == size(controlled["conditions_controls"]) == embedder
+    assert controlled["conditions_label_token"]["table"]["embedding"].shape == (1001, width)
+
+
+def test_the_entangled_baseline_has_the_label_in_adaln():
+    assert "conditions_label" in shapes(config_of("dit", "controls"))
+
+
+@pytest.mark.parametrize("variant", imagenet256_dit.VARIANTS)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_keys_values_and_controls_are_known(name, variant):
+    config = config_of(name, variant)
+    check_keys(config, default_config())
+    check_values(config)
+    check_controls(config.condition, part("augment", AUGMENTS, config.augment))
+    assert (config.optimizer.b1, config.optimizer.b2) == (0.9, 0.95)
+
+
+def test_they_differ_in_the_network_alone():
+    base = config_of("dit").to_dict()
+    for name in PARAMETERS:
+        other = config_of(name).to_dict()
+        changed = {key for key in base if base[key] != other[key]}
+        assert changed == {"dit": set(), "mdt": {"model", "second_pass"}}.get(name, {"model"})
+
+
+def test_an_unknown_variant_lists_the_choices():
+    with pytest.raises(ValueError, match="variant 'tangled': choose from controls, disentangled, or none"):
+        config_of("dit", "tangled")
