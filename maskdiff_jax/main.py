@@ -125,7 +125,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.argv = argv  # where ml_collections looks for overrides
         return flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        fail(str(error).splitlines()[0] if str(error) else repr(error))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        # of an error inside a config file ml_collections gives a title and the traceback, of which the end says what
+        fail(f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0])
     finally:
         sys.argv = whole
 

@@ -40,6 +40,7 @@ BAD = {
         ],
         "cifar10",
     ),
+    "argument of a config": (["--config=configs/digits_controls.py:tangled"], "choose from disentangled, entangled"),
     "missing config file": (["--config=configs/nothing.py"], "configs/nothing.py"),
 }
 
