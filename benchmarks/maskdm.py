@@ -84,7 +84,8 @@ def transfer(out: Path, count: int) -> None:
         for run, source in zip(seeds(out / "fine_tuned", then, count), sources, strict=True)
     ]
     execute([*sources, *scratch, *tuned])
-    compare([*scratch, *tuned], QUALITY, out, "--sunk")
+    labels = ["scratch"] * count + ["fine-tuned"] * count
+    compare([*scratch, *tuned], QUALITY, out, "--sunk", "--label", *labels)
     rows = {arm: _figures(runs) for arm, runs in {"scratch": scratch, "fine-tuned": tuned}.items()}
     write_json(out / "transfer.json", rows)
     lines = [
