@@ -1,14 +1,13 @@
 """From a config to an experiment: a frozen bundle of pure functions. Every error in a config is raised here."""
 
-import difflib
-import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax import rng
@@ -29,10 +28,11 @@ from maskdiff_jax.evaluate.judge import JUDGES, Judge
 from maskdiff_jax.evaluate.likelihood import BitsPerDim, make_bits_per_dim
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
+from maskdiff_jax.parts import ConfigError, check_keys, checked, closest, find, flatten, part
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
 from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
-from maskdiff_jax.train.parallel import check_batch
+from maskdiff_jax.train.parallel import ENGINES, check_batch, make_mesh
 from maskdiff_jax.train.writers import BOARDS
 from maskdiff_jax.types import (
     Array,
@@ -51,10 +51,6 @@ from maskdiff_jax.types import (
 )
 
 HANDOVERS = {"handover.weights": ("raw", "ema"), "handover.positions": ("interpolate", "extrapolate")}
-
-
-class ConfigError(ValueError):
-    """A config that cannot be built, in one line: what is wrong, where, and the choices."""
 
 
 class Experiment(NamedTuple):
@@ -141,6 +137,7 @@ def build(config: ConfigDict) -> Experiment:
         clip=config.clip,
         ema=tuple(config.ema),
         ema_warmup=config.ema_warmup,
+        spike=config.guard.spike,
     )
     experiment = Experiment(
         config=config,
@@ -177,6 +174,13 @@ def trace(experiment: Experiment) -> None:
     checked("sample", jax.eval_shape, make_sample(experiment, config.sample), params, keys, batch.cond)
 
 
+def mesh_for(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of a run on ``devices`` (default: all). Raises ConfigError where they do not divide as it asks."""
+    mesh = checked("parallel.fsdp", make_mesh, devices, config.parallel.fsdp)
+    checked("parallel.engine", ENGINES[config.parallel.engine], mesh)
+    return mesh
+
+
 def abstract_batch(experiment: Experiment, b: int) -> Batch:
     """Shapes of a training batch of ``b`` images."""
     return jax.eval_shape(lambda: Batch(jnp.zeros((b, *experiment.image_shape)), example(experiment.cond, b)))
@@ -200,7 +204,7 @@ def check_controls(condition: ConfigDict, augment: Augment) -> None:
         for name in condition[key]:
             if name not in known:
                 raise ConfigError(
-                    f"config.condition.{key}: the data record no {name!r}{_closest(name, known)}; "
+                    f"config.condition.{key}: the data record no {name!r}{closest(name, known)}; "
                     f"choose from {', '.join(known)}, or from those of another config.augment"
                 )
 
@@ -227,82 +231,26 @@ def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Param
 
 def strength(guidance: ConfigDict) -> str:
     """The option of a guidance that is its strength on the semantics: the first of its factory."""
-    factory = _factory("sample.guidance", GUIDANCES, guidance.name)
+    factory = find("sample.guidance", GUIDANCES, guidance.name)
     return next(iter(inspect.signature(factory).parameters))
-
-
-def part(path: str, table: Mapping[str, Callable[..., Any]], section: ConfigDict, *args: Any) -> Any:
-    """``table[section.name](*args, **other keys)``. Raises ConfigError with the path, and the choices for a name."""
-    options = section.to_dict()
-    name = options.pop("name")
-    factory = _factory(path, table, name)
-    taken = [p for p in inspect.signature(factory).parameters.values()][len(args) :]
-    if not any(p.kind is p.VAR_KEYWORD for p in taken):
-        known = [p.name for p in taken]
-        for key in options:
-            if key not in known:
-                choices = f"; its options: {', '.join(known)}" if known else "; it takes none"
-                raise ConfigError(f"config.{path}.{key}: {name!r} has no such option{_closest(key, known)}{choices}")
-        for p in taken:
-            if p.default is p.empty and p.name not in options:
-                raise ConfigError(f"config.{path}: {name!r} needs the option {p.name!r}")
-    return checked(path, factory, *args, **options)
-
-
-def _factory(path: str, table: Mapping[str, Callable[..., Any]], name: str) -> Callable[..., Any]:
-    factory = _imported(path, name) if ":" in str(name) else table.get(name)
-    if factory is None:
-        choices = f"choose from {', '.join(table)}, or name your own as 'package.module:function'"
-        raise ConfigError(f"config.{path}.name: unknown {name!r}{_closest(name, table)}; {choices}")
-    return factory
-
-
-def _imported(path: str, name: str) -> Callable[..., Any]:
-    """The function that ``package.module:function`` names, for a part that is not of this project."""
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"config.{path}.name: cannot import {name!r}: {error}") from error
-
-
-def checked(path: str, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """``function(*args, **options)``, with ValueError and TypeError turned into a ConfigError that names the path."""
-    try:
-        return function(*args, **options)
-    except ConfigError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"config.{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-
-
-def check_keys(config: ConfigDict, known: ConfigDict, path: str = "config") -> None:
-    """Raise ConfigError for a section or key that `default_config` does not have, or lacks. Parts check their own."""
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"{path}.{key}: no such key{_closest(key, known)}; there are {', '.join(known)}")
-    for key, default in known.items():
-        if key not in config:
-            raise ConfigError(f"{path}.{key} is missing")
-        value = config[key]
-        if not isinstance(default, ConfigDict):
-            continue
-        if not isinstance(value, ConfigDict):
-            raise ConfigError(f"{path}.{key} is a section of keys, not {value!r}")
-        if "name" not in default:
-            check_keys(value, default, f"{path}.{key}")
-        elif "name" not in value:
-            raise ConfigError(f"{path}.{key} needs a name")
 
 
 def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a number that no part checks."""
     least = {
-        1: ("steps", "batch", "accumulate", "sample.num", "evaluate.batch", "evaluate.levels", "log.every"),
+        1: (
+            "steps",
+            "guard.max_bad_steps",
+            "batch",
+            "accumulate",
+            "sample.num",
+            "evaluate.batch",
+            "evaluate.levels",
+            "log.every",
+        ),
         0: (
             "seed",
+            "parallel.fsdp",
             "log.sample_every",
             "log.heldout_every",
             "log.quality_every",
@@ -328,6 +276,10 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.evaluate.images: at least evaluate.levels={config.evaluate.levels}, got {config.evaluate.images}"
         )
+    if config.parallel.engine not in ENGINES:
+        raise ConfigError(
+            f"config.parallel.engine: unknown {config.parallel.engine!r}; choose from {', '.join(ENGINES)}"
+        )
     if config.log.board not in BOARDS:
         raise ConfigError(f"config.log.board: unknown {config.log.board!r}; choose from {', '.join(BOARDS)}")
     checked("log.board", BOARDS[config.log.board])
@@ -336,18 +288,3 @@ def check_values(config: ConfigDict) -> None:
     scale = config.evaluate.judge_guidance
     if not (math.isfinite(scale) and scale >= 0):
         raise ConfigError(f"config.evaluate.judge_guidance: finite and at least 0, got {scale}")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one dict with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping | ConfigDict) else {f"{prefix}{key}": value}
-        )
-    return flat
-
-
-def _closest(word: str, choices: Any) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

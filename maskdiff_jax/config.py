@@ -19,6 +19,10 @@ def default_config() -> ConfigDict:
             "steps": 10_000,  # optimiser steps of the run; with stages, of a stage that does not say
             "batch": 128,  # images per step, over all devices and micro-batches
             "accumulate": 1,  # micro-batches per step
+            "parallel": {
+                "engine": "jit",  # of the gradient: train.parallel.ENGINES; shard_map is data-parallel only
+                "fsdp": 1,  # devices over which parameters, moments and averages are cut; 1: none, 0: all of them
+            },
             "data": {"name": "digits"},  # part: data.DATASETS
             "resident": True,  # keep the training images on the device, for small sets; False streams them
             "augment": {"name": "none"},  # part: data.AUGMENTS
@@ -55,6 +59,11 @@ def default_config() -> ConfigDict:
             "optimizer": {"name": "adamw", "b2": 0.99, "weight_decay": 0.0},  # part: train.OPTIMIZERS
             "schedule": {"name": "cosine", "learning_rate": 3e-4, "warmup": 100},  # part: train.SCHEDULES
             "clip": 1.0,  # largest global norm of the gradient; None for no clipping
+            "guard": {  # steps with a bad gradient are skipped and counted
+                "spike": 0.0,  # bad is a norm above this multiple of the usual one; 0: only inf and NaN are bad
+                "max_bad_steps": 50,  # so many in a row end the run
+            },
+            "debug_nans": False,  # stop at the first NaN and name the operation that made it; slow
             "ema": (0.999,),  # decays of the averaged copies of the parameters; the first is sampled and evaluated
             "ema_warmup": True,  # decay min(decay, (1 + n)/(10 + n)) at update n
             # Stages, one after the other in the same run: each is a dict of the keys above that are its own, as

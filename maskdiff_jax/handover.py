@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax.build import ConfigError, Experiment
+from maskdiff_jax.build import Experiment
 from maskdiff_jax.models.transfer import Transfer, transfer
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.stages import Stage, check_handover
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json
-from maskdiff_jax.train.parallel import replicated
+from maskdiff_jax.train.parallel import place_params, with_state_sharding
 from maskdiff_jax.train.state import TrainState, state_from
 from maskdiff_jax.types import Key, Params
 
@@ -56,8 +56,9 @@ def inherit(config: ConfigDict, first: Stage) -> Inherited | None:
 def hand_over(params: Params, experiment: Experiment, step: int, key: Key, mesh: Mesh) -> tuple[TrainState, Transfer]:
     """The state in which a stage begins, from parameters that may be of another size: fresh optimiser and averages."""
     settings = experiment.config.handover
-    fresh = jax.jit(experiment.model.init, out_shardings=replicated(mesh))(key)
-    params, report = transfer(params, fresh, renew=settings.renew, positions=settings.positions)
+    shapes = with_state_sharding(mesh, jax.eval_shape(experiment.model.init, key))
+    fresh = jax.jit(experiment.model.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(key)
+    params, report = transfer(place_params(mesh, params), fresh, renew=settings.renew, positions=settings.positions)
     return state_from(params, experiment.optimizer, step, mesh), report
 
 
@@ -67,8 +68,3 @@ def final_params(state: TrainState, config: ConfigDict, weights: str) -> Params:
         return state.params
     average = get_ema(state.opt_state, config.ema[0])
     return jax.tree.map(lambda a, p: a.astype(p.dtype), average, state.params)
-
-
-def placed(params: Params, mesh: Mesh) -> Params:
-    """The parameters on every device of the mesh."""
-    return jax.device_put(jax.tree.map(jnp.asarray, params), replicated(mesh))

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from maskdiff_jax.build import ConfigError, Experiment, flatten, make_sample, strength
+from maskdiff_jax.build import Experiment, make_sample, mesh_for, strength
 from maskdiff_jax.data import Source, conditions, for_heldout, held_out, originals, to_uint8
 from maskdiff_jax.evaluate.grid import image_grid, save_picture
 from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
@@ -22,11 +22,12 @@ from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
 from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
+from maskdiff_jax.parts import ConfigError, flatten
 from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json, write_atomically
-from maskdiff_jax.train.parallel import batch_sharding, make_mesh
+from maskdiff_jax.train.parallel import collect, place
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state
 from maskdiff_jax.types import Batch, Cond, Params
@@ -114,7 +115,7 @@ def apply_settings(config: ConfigDict, settings: dict[str, Any]) -> None:
 
 def load(stages: tuple[Stage, ...], workdir: Path) -> tuple[Stage, Trained]:
     """The newest sound checkpoint of a run and the stage that it is of. Raises CheckpointError where there is none."""
-    mesh = make_mesh()
+    mesh = mesh_for(stages[0].experiment.config)
 
     def wanted(step: int) -> Any:
         experiment = stage_at(stages, step).experiment
@@ -137,10 +138,11 @@ def generator(
     experiment: Experiment, settings: ConfigDict, batch_size: int | None = None, progress: str = ""
 ) -> Callable[..., np.ndarray]:
     """``generate(params, count, cond, seed)`` -> images [count, h, w, c] in [-1, 1]; one compilation, all devices."""
-    mesh = make_mesh()
+    mesh = mesh_for(experiment.config)
     size = -(-(batch_size or experiment.config.evaluate.batch) // mesh.size) * mesh.size
-    place = partial(jax.device_put, device=batch_sharding(mesh))
-    generate = make_generate(make_sample(experiment, settings), batch_size=size, place=place)
+    generate = make_generate(
+        make_sample(experiment, settings), batch_size=size, place=partial(place, mesh), collect=collect
+    )
 
     def with_bar(params: Params, count: int, cond: Cond, seed: int = 0) -> np.ndarray:
         with tqdm(total=count, desc=progress, unit="img", disable=not progress or None, leave=False, ncols=79) as bar:
@@ -151,19 +153,19 @@ def generator(
 
 def heldout_loss(experiment: Experiment) -> Callable[[Params], dict[str, float]]:
     """``measure(params)``: the dense loss on the first ``evaluate.images`` held-out images, also by noise level."""
-    settings, mesh = experiment.config.evaluate, make_mesh()
+    settings, mesh = experiment.config.evaluate, mesh_for(experiment.config)
     source = experiment.dataset.heldout
     data = read(experiment, source, min(settings.images, len(source)))
     images = data.image
     size = -(-min(settings.batch, len(images)) // mesh.size) * mesh.size
-    place = partial(jax.device_put, device=batch_sharding(mesh))
     measure = make_heldout(
         experiment.heldout,
         experiment.process,
         levels=settings.levels,
         batch_size=size,
         times=experiment.heldout_times,
-        place=place,
+        place=partial(place, mesh),
+        collect=collect,
     )
     return lambda params: measure(params, data)
 
@@ -172,11 +174,11 @@ def bits_per_dim(experiment: Experiment, params: Params) -> float | None:
     """The variational bound on the first ``evaluate.bits_per_dim.images`` held-out images; None where that is 0."""
     if experiment.bits_per_dim is None:
         return None
-    source, mesh = experiment.dataset.heldout, make_mesh()
+    source, mesh = experiment.dataset.heldout, mesh_for(experiment.config)
     data = read(experiment, source, min(experiment.config.evaluate.bits_per_dim.images, len(source)))
     size = -(-min(experiment.config.evaluate.batch, len(data.image)) // mesh.size) * mesh.size
-    place = partial(jax.device_put, device=batch_sharding(mesh))
-    return mean_bits_per_dim(experiment.bits_per_dim, params, data, batch_size=size, place=place)
+    measure: Any = experiment.bits_per_dim
+    return mean_bits_per_dim(measure, params, data, batch_size=size, place=partial(place, mesh), collect=collect)
 
 
 def read(experiment: Experiment, source: Source, count: int | None = None) -> Batch:

@@ -68,8 +68,9 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / name)
 
     from maskdiff_jax import inference, plan, run  # after the flags: --help and typing errors answer at once
-    from maskdiff_jax.build import ConfigError
     from maskdiff_jax.data import DataError
+    from maskdiff_jax.parts import ConfigError
+    from maskdiff_jax.sitting import BadSteps
 
     try:
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
@@ -85,7 +86,10 @@ def main(argv: list[str]) -> None:
                 put(config, path, value)
             drop_stale_options(config, _without_overrides(), overrides)
             if mode == "train":
-                sys.exit(run.train(config, workdir))
+                try:
+                    sys.exit(run.train(config, workdir))
+                except (BadSteps, FloatingPointError) as error:  # the second is of debug_nans
+                    fail(str(error).splitlines()[0], status=1)
             plan.plan(config, **settings) if mode == "plan" else run.prepare(config)
             return
         config, stored = (inference.read_config(workdir) for _ in range(2))
@@ -100,10 +104,10 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr, exit status 2."""
+def fail(message: str, status: int = 2) -> NoReturn:
+    """One line on stderr, and the exit status: 2 for bad input, 1 for a run that goes wrong."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -18,14 +18,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, checked, make_sample, part, strength
+from maskdiff_jax.build import Experiment, abstract_batch, make_sample, mesh_for, strength
 from maskdiff_jax.data import DataError, Dataset, ingest
 from maskdiff_jax.masks import VISIBILITIES
+from maskdiff_jax.parts import ConfigError, checked, part
 from maskdiff_jax.stages import build_stages, flops_per_image
 from maskdiff_jax.tokens import segments
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.flops import count_flops
-from maskdiff_jax.train.parallel import batch_sharding, check_batch, make_mesh, replicated
+from maskdiff_jax.train.parallel import ENGINES, batch_sharding, check_batch, replicated
 from maskdiff_jax.train.state import abstract_state
 from maskdiff_jax.train.step import jit_step, make_step
 
@@ -75,12 +76,13 @@ def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None 
     aside, activations and gradients above all. ``compiler`` holds that compiler's own figures for comparison.
     ``memory`` is what a device has, where that is known. Raises ConfigError for a batch that does not divide.
     """
-    config, mesh = experiment.config, make_mesh(devices)
+    config, mesh = experiment.config, mesh_for(experiment.config, devices)
     checked("batch", check_batch, config.batch, mesh.size, config.accumulate)
     state = abstract_state(experiment.model, experiment.optimizer, mesh)
     raw, table = _arrays(experiment, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    step = make_step(experiment.objective, experiment.optimizer, _ingest(experiment), config.accumulate)
+    engine = ENGINES[config.parallel.engine](mesh)
+    step = make_step(experiment.objective, experiment.optimizer, _ingest(experiment), config.accumulate, engine)
     backend = devices[0].platform
     lowered = jit_step(step, state).lower(state, raw, key, table)
     found: Any = lowered.compile(_QUICK if backend == "cpu" else None).memory_analysis()

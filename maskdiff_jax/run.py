@@ -7,38 +7,57 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax import inference
-from maskdiff_jax.build import ConfigError
+from maskdiff_jax.build import mesh_for
 from maskdiff_jax.data import PREPARERS, Feed, feed
 from maskdiff_jax.handover import Inherited, final_params, hand_over, inherit
 from maskdiff_jax.models.transfer import format_transfer
-from maskdiff_jax.sitting import Sitting, key_of, say
+from maskdiff_jax.parts import ConfigError
+from maskdiff_jax.sitting import Sitting, key_of
 from maskdiff_jax.stages import Stage, build_stages, stage_at
-from maskdiff_jax.train import loop
 from maskdiff_jax.train.checkpoint import Checkpoints, Restored, nbytes, require_space
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json, write_json
-from maskdiff_jax.train.parallel import batch_sharding, make_mesh
+from maskdiff_jax.train.parallel import batch_sharding
+from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
+from maskdiff_jax.train.stop import interruptible
 from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
 # What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
-FREE = ("name", "log", "profile", "sample", "evaluate", "resident", "data.data_dir", "data.download", "data.path")
+FREE = (
+    "name",
+    "parallel",
+    "guard.max_bad_steps",
+    "debug_nans",
+    "log",
+    "profile",
+    "sample",
+    "evaluate",
+    "resident",
+    "data.data_dir",
+    "data.download",
+    "data.path",
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
-    """Run ``config`` to its end in ``workdir``, going on where an earlier run of it stopped; 0, or 130 after Ctrl-C.
+    """Run ``config`` to its end in ``workdir``, going on where an earlier run of it stopped; the exit status.
 
-    Raises ConfigError, DataError or CheckpointError with one line; nothing is written before the config, the data, the
-    workdir, the free disk and what the run inherits have been checked.
+    It is 0, also where SIGTERM stopped the run before its end, and 130 after Ctrl-C; both save first.
+    Raises ConfigError, DataError, CheckpointError or BadSteps with one line; nothing is written before the config, the
+    data, the workdir, the free disk and what the run inherits have been checked.
     """
+    jax.config.update("jax_debug_nans", bool(config.debug_nans))
     stages = build_stages(config)
     check_workdir(workdir, config)
-    mesh = make_mesh()
+    mesh = mesh_for(config)
     shapes = [abstract_state(s.experiment.model, s.experiment.optimizer, mesh) for s in stages]
     kept = config.log.keep_latest + len(stages)
     require_space(workdir, kept * max(map(nbytes, shapes)))
@@ -47,19 +66,20 @@ def train(config: ConfigDict, workdir: Path) -> int:
     first = _feed(stages[0], mesh)  # which finds missing data
     if not (workdir / "config.json").exists():
         write_json(workdir / "config.json", config.to_dict())
+    _check_shared(workdir)
     log, edges = config.log, [stage.stop for stage in stages[:-1]]
     with (
         closing(
             Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, keep_steps=edges, warn=say)
         ) as checkpoints,
-        loop.interruptible() as stopped,
+        interruptible() as stopped,
     ):
         restored = checkpoints.restore(lambda step: shapes[stage_at(stages, step).number])
         if restored is not None:
             write_json(workdir / "config.json", config.to_dict())  # what is free to change may have
         step, seconds = (0, 0.0) if restored is None else (restored.step, restored.meta["seconds"])
         with closing(open_writers(workdir, resumed_from=step, board=log.board)) as writer:
-            sitting = Sitting(config, workdir, checkpoints, writer, seconds)
+            sitting = Sitting(config, workdir, mesh, checkpoints, writer, seconds)
             stage = stage_at(stages, step)
             data = first if stage.number == 0 else _feed(stage, mesh)
             if restored is None:
@@ -70,7 +90,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             _introduce(config, stages, stage, workdir, state)
             state, done = sitting.train(stage, state, data, stopped)
             for following in stages[stage.number + 1 :]:
-                if stopped():
+                if done < stages[following.number - 1].stop:
                     break
                 state = _next_state(following, stages[following.number - 1], state, mesh)
                 state, done = sitting.train(following, state, _feed(following, mesh), stopped)
@@ -78,8 +98,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
             checkpoints.wait()
     if done < stages[-1].stop:
         command = shlex.join(["python", "-m", "maskdiff_jax.main", *sys.argv[1:]])
-        print(f"\nstopped and saved at step {done} of {stages[-1].stop}; to continue:\n  {command}")
-        return 130
+        say(f"\nstopped and saved at step {done} of {stages[-1].stop}; to continue:\n  {command}")
+        return stopped.status
     average = get_ema(state.opt_state, stages[-1].experiment.config.ema[0])
     inference.write_report(stages[-1], config, inference.Trained(average, done, sitting.seconds), workdir)
     return 0
@@ -108,6 +128,16 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
             )
     elif found := [name for name in ("checkpoints", "metrics.jsonl", "report.json") if (workdir / name).exists()]:
         raise ConfigError(f"{workdir} has {' and '.join(found)} but no config.json: choose another --workdir")
+
+
+def _check_shared(workdir: Path) -> None:
+    """Raise ConfigError where another process of the run does not see the workdir that the first one has made."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("maskdiff_jax: workdir")
+        seen = multihost_utils.process_allgather(np.array((workdir / "config.json").exists()))
+        if not seen.all():
+            blind = ", ".join(map(str, np.flatnonzero(~seen)))
+            raise ConfigError(f"--workdir={workdir}: not seen by process {blind}; all processes must share it")
 
 
 def _feed(stage: Stage, mesh: Mesh) -> Feed:

@@ -1,14 +1,17 @@
 """One sitting of a run: the steps of its stages, and what happens between them."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax import inference, rng
@@ -17,25 +20,45 @@ from maskdiff_jax.stages import Stage
 from maskdiff_jax.train import loop
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
-from maskdiff_jax.train.files import write_atomically
-from maskdiff_jax.train.progress import Progress
+from maskdiff_jax.train.files import write_atomically, write_json
+from maskdiff_jax.train.parallel import ENGINES
+from maskdiff_jax.train.progress import Progress, say
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import TrainState
 from maskdiff_jax.train.step import jit_step, make_step
+from maskdiff_jax.train.stop import Diverged, Watch
 from maskdiff_jax.train.writers import Writer
+
+
+class BadSteps(Exception):
+    """Training has gone wrong, in one line."""
 
 
 class Sitting:
     """What the stages of a run share while it is trained: its checkpoints, its writers and its clock."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, checkpoints: Checkpoints, writer: Writer, seconds: float):
-        self.config, self.workdir, self.checkpoints, self.writer = config, workdir, checkpoints, writer
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        seconds: float,
+    ):
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        self.checkpoints, self.writer = checkpoints, writer
         self.clock, self.meter = Clock(seconds), loop.Meter()
         self.profiler = loop.Profiler(config.profile, workdir / "profile")
         self.seconds = seconds  # as the newest checkpoint has them
 
-    def train(self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
-        """Train until the stage's last step or an interruption, and save; the state and the run's steps done."""
+    def train(
+        self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[int], bool]
+    ) -> tuple[TrainState, int]:
+        """Train until the stage's last step or an interruption, and save; the state and the run's steps done.
+
+        Raises BadSteps where too many in a row were skipped; nothing is saved then.
+        """
         return _StageRun(self, stage, data).to_the_end(state, stopped)
 
 
@@ -52,11 +75,11 @@ class _StageRun:
     def quality(self) -> Callable[..., dict[str, Any]]:
         return inference.image_metrics(self.experiment)
 
-    def to_the_end(self, state: TrainState, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
+    def to_the_end(self, state: TrainState, stopped: Callable[[int], bool]) -> tuple[TrainState, int]:
         config, log, start = self.config, self.config.log, int(state.step)
-        step = jit_step(
-            make_step(self.experiment.objective, self.experiment.optimizer, self.data.ingest, config.accumulate), state
-        )
+        engine = ENGINES[config.parallel.engine](self.sitting.mesh)
+        parts = (self.experiment.objective, self.experiment.optimizer, self.data.ingest)
+        step = jit_step(make_step(*parts, config.accumulate, engine), state, donate=not config.debug_nans)
         root, table = key_of(config, "train"), self.data.table
         if start == 0:
             self.heldout(0, state)
@@ -72,21 +95,47 @@ class _StageRun:
             loop.Hook(log.checkpoint_every, self.save),
         ]
         self.progress = Progress(self.stage.stop, start, config.batch, log=say)
-        with self.sitting.clock.running():
-            state, done = loop.run(
-                state,
-                lambda s, raw: step(s, raw, root, table),
-                self.data.batches,
-                self.stage.stop,
-                self.sitting.meter,
-                hooks,
-                stopped,
-            )
-            jax.block_until_ready(state)
-        self.save(done, state)
-        self.progress.close()
-        self.data.batches.close()
+        watch, taken = Watch(config.guard.max_bad_steps), itertools.count(start + 1)
+
+        def watched(state: TrainState, raw: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+            state, measured = step(state, raw, root, table)
+            watch.add(next(taken), measured["skipped_in_row"])
+            return state, measured
+
+        with closing(self.data.batches), closing(self.progress), self.sitting.clock.running():
+            try:
+                meter = self.sitting.meter
+                state, done = loop.run(state, watched, self.data.batches, self.stage.stop, meter, hooks, stopped)
+                jax.block_until_ready(state)
+                watch.close()
+            except Diverged as error:
+                raise self.bad_steps(error, next(taken) - 1, root) from error
+            self.save(done, state)
         return state, done
+
+    def bad_steps(self, error: Diverged, taken: int, root: jax.Array) -> "BadSteps":
+        """What reproduces the first bad step, written to the workdir; the line that ends the run."""
+        sitting, position = self.sitting, self.data.batches.get_state()["step"] - (taken - error.first)
+        sitting.writer.flush()
+        path = sitting.workdir / "bad_step.json"
+        found = {
+            "step": error.first,
+            "bad_in_row": error.count,
+            "key": np.asarray(jax.random.key_data(jax.random.fold_in(root, error.first))),
+            "stream_position": position,
+            "images": self.data.batches.indices(position),
+            "config": sitting.config.to_dict(),
+            "provenance": provenance(sitting.config.to_dict()),
+        }
+        write_json(path, found)
+        sitting.checkpoints.wait()
+        newest = sitting.checkpoints.latest_step()
+        there = "there is no checkpoint yet" if newest is None else f"the newest checkpoint is step {newest}"
+        return BadSteps(
+            f"{error.count} steps in a row had a gradient that is not finite or too large, and were skipped, from step "
+            f"{error.first} on; {there}. {path} has the key and the images of that step; "
+            "--config.debug_nans=True names the operation, --config.guard.max_bad_steps allows more"
+        )
 
     def log(self, done: int, state: TrainState) -> None:
         """Means since the last line, and the cumulative images, seconds and analytic FLOPs."""
@@ -182,8 +231,3 @@ class Clock:
 def key_of(config: ConfigDict, name: str) -> jax.Array:
     """The root key of a run for one purpose."""
     return rng.key_for(jax.random.key(config.seed), name)
-
-
-def say(line: str) -> None:
-    """A line of the run's own words."""
-    print(line, flush=True)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from maskdiff_jax.build import ConfigError, Experiment, abstract_batch, build, check_keys
+from maskdiff_jax.build import Experiment, abstract_batch, build
 from maskdiff_jax.config import default_config
 from maskdiff_jax.models.transfer import plan_transfer
+from maskdiff_jax.parts import ConfigError, check_keys
 from maskdiff_jax.train.flops import training_flops
 
 # Keys that belong to the run as a whole.
-OF_THE_RUN = ("seed", "profile", "stages", "init_from", "sample", "evaluate", "log")
+OF_THE_RUN = ("seed", "parallel", "debug_nans", "profile", "stages", "init_from", "sample", "evaluate", "log")
 
 
 class Stage(NamedTuple):

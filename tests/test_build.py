@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.build import ConfigError, build, make_sample
+from maskdiff_jax.build import build, make_sample
 from maskdiff_jax.config import default_config
 from maskdiff_jax.inference import condition
 from maskdiff_jax.overrides import drop_stale_options
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.types import Batch
 
 TINY = {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}

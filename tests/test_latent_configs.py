@@ -6,10 +6,11 @@ import jax
 import pytest
 
 from configs import imagenet256_dit
-from maskdiff_jax.build import check_controls, check_keys, check_values, cond_shape, part
+from maskdiff_jax.build import check_controls, check_values, cond_shape
 from maskdiff_jax.config import default_config
 from maskdiff_jax.data import AUGMENTS, DATASETS
 from maskdiff_jax.models import MODELS
+from maskdiff_jax.parts import check_keys, part
 
 # Of DiT, MDTv2, PixArt-α and LDM the docstrings of the models account for every difference to the published counts.
 PARAMETERS = {

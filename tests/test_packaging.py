@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from maskdiff_jax.build import check_keys
 from maskdiff_jax.config import default_config
 from maskdiff_jax.main import find_config
+from maskdiff_jax.parts import check_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.build import ConfigError, build
+from maskdiff_jax.build import build
 from maskdiff_jax.data import DataError, feed
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.plan import _arrays, check_fit, count_work, estimate, nbytes, plan, shape_only
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.state import init_state

@@ -8,11 +8,11 @@ import pytest
 from benchmarks import resolution
 from configs import digits_resolution
 from configs.digits_resolution import INTERPOLATE
-from maskdiff_jax.build import ConfigError
 from maskdiff_jax.diffusion.process import coeffs
 from maskdiff_jax.evaluate.curves import Curve
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.models.transfer import plan_transfer
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.stages import build_stages, stage_configs
 from maskdiff_jax.tokens import sincos_2d
 

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from maskdiff_jax.build import ConfigError
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.stages import build_stages, stage_at, stage_configs
 from tests.test_build import TINY, tiny
 

@@ -131,6 +131,10 @@ class ToDevice(Iterator[Raw]):
         self._flight.clear()
         self._state = self._batches.get_state()
 
+    def indices(self, step: int) -> np.ndarray:
+        """As `Batches.indices`."""
+        return self._batches.indices(step)
+
     def close(self) -> None:
         """Stop loading ahead."""
         self._flight.clear()

@@ -131,6 +131,11 @@ class Batches(Iterator[dict[str, Any]]):
         self.close()
         self._step = int(state["step"])
 
+    def indices(self, step: int) -> np.ndarray:
+        """Which samples of the source make up global batch ``step``, those of all hosts, int32 [batch]."""
+        plan = self.at
+        return shuffled(step * plan.batch + np.arange(plan.batch), len(plan.source), plan.seed)
+
     def close(self) -> None:
         """Stop the threads and processes that load ahead."""
         if self._stream is not None:

@@ -24,6 +24,7 @@ def make_heldout(
     seed: int = 0,
     times: Times | None = None,
     place: Callable[[Any], Any] = lambda tree: tree,
+    collect: Callable[[Any], np.ndarray] = np.asarray,
 ) -> Heldout:
     """``evaluate(params, data) -> {"loss": ..., "level_00": ..., "level_01": ...}``, means over all images of ``data``.
 
@@ -35,7 +36,7 @@ def make_heldout(
 
     Images go through in batches of ``batch_size``, the last one filled up and cut, so one compilation serves and the
     result does not depend on the size (but for rounding). ``place`` puts a batch (a pytree with leading axis
-    batch_size) on the devices. Raises ValueError for fewer images than levels.
+    batch_size) on the devices, ``collect`` fetches the losses. Raises ValueError for fewer images than levels.
     """
     times = times or uniform()
 
@@ -57,7 +58,7 @@ def make_heldout(
             chunk = jax.tree.map(lambda leaf, ids=ids: leaf[ids], data)
             u = ((rank[ids] + 0.5) / n).astype(np.float32)
             parts.append(losses(params, *place((chunk, u, ids.astype(np.uint32)))))
-        loss = np.concatenate(parts)[:n].astype(np.float64)
+        loss = np.concatenate([collect(part) for part in parts])[:n].astype(np.float64)
         level = rank * levels // n
         means = {f"level_{j:02d}": float(loss[level == j].mean()) for j in range(levels)}
         return {"loss": float(loss.mean()), **means}

@@ -83,18 +83,21 @@ def mean_bits_per_dim(
     batch_size: int = 256,
     seed: int = 0,
     place: Callable[[Any], Any] = lambda tree: tree,
+    collect: Callable[[Any], np.ndarray] = np.asarray,
 ) -> float:
     """The mean over all images of ``data``, in batches of ``batch_size``, the last one filled up and cut.
 
     Image i has the noise of (seed, i): the result does not depend on the size (but for rounding). ``place`` puts a
-    batch (a pytree with leading axis batch_size) on the devices.
+    batch (a pytree with leading axis batch_size) on the devices, ``collect`` fetches the results.
     """
+    keys_of = jax.jit(lambda ids: rng.per_image(jax.random.key(seed), ids))
     n, parts = len(data.image), []
     data = jax.tree.map(np.asarray, data)
     for start in range(0, n, batch_size):
         ids = np.arange(start, start + batch_size) % n  # wraps around in the last batch
-        keys = rng.per_image(jax.random.key(seed), jnp.asarray(ids, jnp.uint32))
-        parts.append(measure(params, *place((jax.tree.map(lambda leaf, ids=ids: leaf[ids], data), keys))))
+        chunk = jax.tree.map(lambda leaf, ids=ids: leaf[ids], data)
+        batch, numbers = place((chunk, ids.astype(np.uint32)))
+        parts.append(collect(measure(params, batch, keys_of(numbers))))
     return float(np.concatenate(parts)[:n].astype(np.float64).mean())
 
 

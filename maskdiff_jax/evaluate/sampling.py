@@ -20,12 +20,14 @@ def make_generate(
     *,
     batch_size: int = 250,
     place: Callable[[Any], Any] = lambda tree: tree,
+    collect: Callable[[Any], np.ndarray] = np.asarray,
 ) -> Callable[..., np.ndarray]:
     """``generate(params, count, cond=Cond(), seed=0, progress=None) -> images [count, h, w, c]``, clipped to [-1, 1].
 
     Image i is drawn from the key of (seed, i) and the i-th entry of ``cond``, so it does not depend on ``batch_size``
     (but for rounding) nor on ``count``. The last batch is filled up and cut: one compilation serves. ``place`` puts a
-    batch (a pytree with leading axis batch_size) on the devices; ``progress(done)`` is called after each batch.
+    batch (a pytree with leading axis batch_size) on the devices, ``collect`` fetches images from them;
+    ``progress(done)`` is called after each batch.
     ``generate`` raises ValueError where a condition does not have ``count`` entries.
     """
 
@@ -48,7 +50,7 @@ def make_generate(
         for start in range(0, count, batch_size):
             ids = np.arange(start, start + batch_size) % count  # wraps around in the last batch
             chunk = jax.tree.map(lambda leaf, ids=ids: leaf[ids], cond)
-            parts.append(np.asarray(batch(params, *place((ids.astype(np.uint32), chunk)), np.uint32(seed))))
+            parts.append(collect(batch(params, *place((ids.astype(np.uint32), chunk)), np.uint32(seed))))
             if progress:
                 progress(min(start + batch_size, count))
         return np.clip(np.concatenate(parts)[:count], -1, 1)

@@ -12,7 +12,12 @@ import numpy as np
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace a file in one stroke, by way of a temporary one beside it; makes the folder where it is missing."""
+    """Replace a file in one stroke, by way of a temporary one beside it; makes the folder where it is missing.
+
+    In a distributed run the first process alone writes: all share the folder, and have the same to say.
+    """
+    if jax.distributed.is_initialized() and jax.process_index() != 0:
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,8 +1,6 @@
 """The loop: steps, and what happens between them."""
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,14 +91,14 @@ def run(
     steps: int,
     meter: Meter,
     hooks: list[Hook],
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[int], bool] = lambda done: False,
 ) -> tuple[TrainState, int]:
-    """Train until ``steps`` steps are done in all, or ``stopped()``; the state, and the number of steps done.
+    """Train until ``steps`` steps are done in all, or ``stopped(done)``; the state, and the number of steps done.
 
     Hooks run in their order; an interruption calls none that is not due.
     """
     done = int(state.step)
-    while done < steps and not stopped():
+    while done < steps and not stopped(done):
         state, measured = step(state, next(batches))
         meter.add(measured)
         done += 1
@@ -108,19 +106,3 @@ def run(
             if hook.due(done, done == steps):
                 hook.call(done, state)
     return state, done
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """``with interruptible() as stopped``: the first Ctrl-C makes ``stopped()`` true, a second one is Python's own."""
-    seen = []
-
-    def note(number, frame):
-        seen.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from maskdiff_jax.train.ema import params_ema
+from maskdiff_jax.train.guard import guarded, init_guard
 from maskdiff_jax.types import Params
 
 
 class Optimizer(NamedTuple):
     """``init(params) -> state``, ``apply(grads, state, params) -> (params, state)``, and the rate for logs.
 
-    ``learning_rate(applied updates)`` is the schedule. The state is that of `optax.apply_if_finite` around a chain.
+    ``learning_rate(applied updates)`` is the schedule. The state is a `GuardState` around that of a chain.
     """
 
     init: optax.TransformInitFn
@@ -30,13 +31,13 @@ def make_optimizer(
     clip: float | None = None,
     ema: tuple[float, ...] = (0.9999,),
     ema_warmup: bool = True,
+    spike: float = 0.0,
 ) -> Optimizer:
     """Clip by the global norm, apply ``rule`` at the scheduled rate, average the parameters.
 
     rule: update direction of unit learning rate, a value of `OPTIMIZERS`; schedule: a value of `SCHEDULES`.
     clip: largest global norm of the gradient, None for no clipping. ema, ema_warmup: see `params_ema`.
-    A gradient with an inf or a NaN is skipped, however many come in a row: parameters, moments, averages and the
-    schedule's count stay as they are; the state counts the skips (``notfinite_count`` in a row, ``total_notfinite``).
+    A gradient that is not finite is skipped, and so is one of more than ``spike`` times the usual norm: see `guarded`.
     """
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be positive, or None for no clipping, got {clip}")
@@ -44,7 +45,7 @@ def make_optimizer(
     if clip is not None:
         links.insert(0, clip_by_global_norm(clip))
     chain = optax.chain(*links)
-    return Optimizer(partial(_init, chain), partial(_apply_if_finite, chain), schedule)
+    return Optimizer(partial(init_guard, chain), guarded(chain, spike), schedule)
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
@@ -59,34 +60,6 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
         return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _init(chain: optax.GradientTransformation, params: Params) -> optax.ApplyIfFiniteState:
-    zero = jnp.zeros((), jnp.int32)
-    return optax.ApplyIfFiniteState(zero, jnp.array(True), zero, chain.init(params))
-
-
-def _apply_if_finite(
-    chain: optax.GradientTransformation, grads: Params, state: Any, params: Params
-) -> tuple[Params, optax.ApplyIfFiniteState]:
-    """As `optax.apply_if_finite`, but forever; and the parameters are updated inside the branch.
-
-    Its own result, updates to be applied after the branch, costs another copy of the parameters.
-    """
-
-    def apply(grads: Params, inner: Any, params: Params) -> tuple[Params, Any]:
-        updates, inner = chain.update(grads, inner, params)
-        return optax.apply_updates(params, updates), inner
-
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(grads)]))
-    skip = lambda grads, inner, params: (params, inner)  # noqa: E731
-    params, inner = jax.lax.cond(finite, apply, skip, grads, state.inner_state, params)
-    return params, optax.ApplyIfFiniteState(
-        notfinite_count=jnp.where(finite, 0, optax.safe_increment(state.notfinite_count)),
-        last_finite=finite,
-        total_notfinite=jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite)),
-        inner_state=inner,
-    )
 
 
 def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:

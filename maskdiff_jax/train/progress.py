@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TextIO, cast
 
+import jax
 from absl import logging
 from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
 _FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}{speed}{note}]"
+
+
+def say(line: str) -> None:
+    """A line of a run's own words, once for all processes."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
 
 
 class Progress:
@@ -40,7 +47,7 @@ class Progress:
         self._bar: _Bar | None = None
         self._stack = contextlib.ExitStack()
         stream = stream or sys.stderr
-        if stream is not None and stream.isatty():
+        if stream is not None and stream.isatty() and jax.process_index() == 0:
             self._bar = _Bar(
                 total=total, initial=done, file=stream, bar_format=_FORMAT, dynamic_ncols=True, smoothing=0.1
             )

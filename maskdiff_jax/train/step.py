@@ -10,8 +10,9 @@ import optax
 from maskdiff_jax import rng
 from maskdiff_jax.diffusion.objective import Draws, Objective
 from maskdiff_jax.train.ema import applied_updates
+from maskdiff_jax.train.guard import get_guard
 from maskdiff_jax.train.optim import Optimizer
-from maskdiff_jax.train.parallel import check_batch
+from maskdiff_jax.train.parallel import Engine, check_batch
 from maskdiff_jax.train.state import TrainState
 from maskdiff_jax.types import Array, Batch, Key, Params
 
@@ -21,16 +22,21 @@ Step = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_step(
-    objective: Objective, optimizer: Optimizer, ingest: Callable[[Any, Any], Batch], accumulate: int = 1
+    objective: Objective,
+    optimizer: Optimizer,
+    ingest: Callable[[Any, Any], Batch],
+    accumulate: int = 1,
+    engine: Engine = lambda gradient: gradient,
 ) -> Step:
     """``step(state, raw, root, tables=None) -> (state, metrics)``, for `jit_step`.
 
     ``ingest(raw, tables)`` turns what the data pipeline delivers into a `Batch`; ``tables`` are arrays that stay on the
     device. All random choices of a step derive from ``fold_in(root, state.step)`` and are drawn once for the whole
     batch; ``accumulate`` micro-batches then slice data and draws alike, which leaves the gradient unchanged.
+    ``engine`` takes the gradient on the devices of a mesh: a value of `parallel.ENGINES`.
     The metrics are scalars: the loss, the objective's own, ``learning_rate``, ``grad_norm`` (before clipping),
-    ``param_norm``, ``skipped`` (1 where the gradient was not finite; loss and grad_norm may then be NaN) and
-    ``skipped_total``.
+    ``param_norm``, ``skipped`` (1 where the guard refused the gradient; loss and grad_norm may then be NaN),
+    ``skipped_in_row`` and ``skipped_total``.
     """
 
     def mean_loss(params: Params, batch: Batch, draws: Draws, key: Key) -> tuple[Array, Metrics]:
@@ -38,7 +44,7 @@ def make_step(
         return jnp.mean(loss), jax.tree.map(jnp.mean, {**metrics, "loss": loss})
 
     gradient = jax.grad(mean_loss, has_aux=True)
-    gradient = gradient if accumulate == 1 else _accumulated(gradient, accumulate)
+    gradient = engine(gradient if accumulate == 1 else _accumulated(gradient, accumulate))
 
     def step(state: TrainState, raw: Any, root: Key, tables: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
@@ -48,26 +54,27 @@ def make_step(
         grads, metrics = gradient(state.params, batch, draws, network)
         rate = optimizer.learning_rate(applied_updates(state.opt_state))
         params, opt_state = optimizer.apply(grads, state.opt_state, state.params)
-        guard = optax.tree.get(opt_state, "ApplyIfFiniteState")
+        guard = get_guard(opt_state)
         metrics |= {
             "learning_rate": jnp.asarray(rate),
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
-            "skipped": 1 - guard.last_finite.astype(jnp.int32),
-            "skipped_total": guard.total_notfinite,
+            "skipped": 1 - guard.last_good.astype(jnp.int32),
+            "skipped_in_row": guard.in_row,
+            "skipped_total": guard.total,
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step
 
 
-def jit_step(step: Step, state: TrainState) -> Callable[..., tuple[TrainState, Metrics]]:
+def jit_step(step: Step, state: TrainState, donate: bool = True) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compile ``step`` for states placed like ``state`` (live or abstract): same placement out, buffers reused.
 
-    Metrics are placed like the step counter: replicated.
+    Metrics are placed like the step counter: replicated. Without ``donate`` the state that is given stays usable.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, shardings.step))
+    return jax.jit(step, donate_argnums=0 if donate else (), out_shardings=(shardings, shardings.step))
 
 
 def _accumulated(gradient: Callable, count: int) -> Callable:

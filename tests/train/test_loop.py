@@ -1,7 +1,4 @@
-"""The loop: hooks at their steps, means over an interval, a profiler trace, Ctrl-C."""
-
-import os
-import signal
+"""The loop: hooks at their steps, means over an interval, a profiler trace."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +12,7 @@ def counting_step(state, batch):
     return state._replace(step=state.step + 1), {"loss": jnp.float32(batch)}
 
 
-def run(steps, hooks, start=0, stopped=lambda: False):
+def run(steps, hooks, start=0, stopped=lambda done: False):
     state = TrainState(jnp.int32(start), {}, ())
     return loop.run(state, counting_step, iter(range(start, 100)), steps, loop.Meter(), hooks, stopped)
 
@@ -62,14 +59,3 @@ def test_profiled_steps_are_two_rising_numbers(text):
     assert loop.profiled_steps("10:20") == (10, 20)
     with pytest.raises(ValueError, match="two step numbers"):
         loop.profiled_steps(text)
-
-
-def test_the_first_ctrl_c_stops_after_the_step_and_the_second_is_pythons_own():
-    before = signal.getsignal(signal.SIGINT)
-    with loop.interruptible() as stopped:
-        assert not stopped()
-        interrupt = loop.Hook(1, lambda done, state: os.kill(os.getpid(), signal.SIGINT) if done == 3 else None)
-        assert run(10, [interrupt], stopped=stopped)[1] == 3
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before

@@ -7,22 +7,62 @@ import pytest
 from jax.sharding import AxisType
 
 from maskdiff_jax.train.optim import adam, constant, make_optimizer
-from maskdiff_jax.train.parallel import batch_sharding, check_batch, make_mesh, replicated
+from maskdiff_jax.train.parallel import (
+    batch_sharding,
+    check_batch,
+    collect,
+    make_mesh,
+    place,
+    place_params,
+    replicated,
+    with_state_sharding,
+)
 from maskdiff_jax.train.state import abstract_state, init_state
 from maskdiff_jax.types import Model
 
 
 def test_mesh_takes_all_devices_in_order():
     mesh = make_mesh(jax.devices()[::-1])
-    assert mesh.axis_names == ("data",) and mesh.axis_types == (AxisType.Auto,)
-    assert list(mesh.devices) == jax.devices() and mesh.size == 8
+    assert dict(mesh.shape) == {"data": 8, "fsdp": 1} and mesh.axis_types == (AxisType.Auto,) * 2
+    assert list(mesh.devices.flat) == jax.devices()
     assert make_mesh() == mesh
+    assert dict(make_mesh(fsdp=0).shape) == {"data": 1, "fsdp": 8}
+    neighbours = make_mesh(fsdp=2)
+    assert [list(group) for group in neighbours.devices] == [jax.devices()[i : i + 2] for i in range(0, 8, 2)]
+    with pytest.raises(ValueError, match="8 devices do not divide into groups of 3"):
+        make_mesh(fsdp=3)
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
+def test_large_arrays_are_cut_along_their_widest_axis_that_divides(fsdp):
+    mesh = make_mesh(fsdp=fsdp)
+    shapes = {"wide": (64, 256), "tall": (256, 64), "odd": (257, 64), "prime": (257, 31), "small": (8, 8), "count": ()}
+    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    parts = {name: leaf.sharding.shard_shape(leaf.shape) for name, leaf in with_state_sharding(mesh, shapes).items()}
+    assert parts == {
+        "wide": (64, 256 // fsdp),
+        "tall": (256 // fsdp, 64),
+        "odd": (257, 64 // fsdp),
+        "prime": (257, 31),
+        "small": (8, 8),
+        "count": (),
+    }
+
+
+def test_what_is_placed_is_collected_again():
+    mesh = make_mesh(fsdp=4)
+    host = {"x": np.arange(48, dtype=np.int32).reshape(16, 3), "w": np.random.default_rng(0).normal(size=(64, 64))}
+    placed = place(mesh, {"x": host["x"]}) | place_params(mesh, {"w": host["w"].astype(np.float32)})
+    assert placed["x"].sharding.shard_shape((16, 3)) == (2, 3)
+    assert placed["w"].sharding.shard_shape((64, 64)) == (16, 64)
+    np.testing.assert_array_equal(collect(placed["x"]), host["x"])
+    np.testing.assert_array_equal(collect(placed["w"]), host["w"].astype(np.float32))
 
 
 def test_a_batch_gives_each_device_its_contiguous_part():
     mesh = make_mesh()
     batch = jax.device_put(np.arange(16, dtype=np.int32), batch_sharding(mesh))
-    for i, device in enumerate(mesh.devices):
+    for i, device in enumerate(mesh.devices.flat):
         shard = next(s for s in batch.addressable_shards if s.device == device)
         np.testing.assert_array_equal(shard.data, [2 * i, 2 * i + 1])
 
