@@ -16,6 +16,7 @@ from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json
 from maskdiff_jax.train.parallel import place_params, with_state_sharding
+from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, state_from
 from maskdiff_jax.types import Key, Params
 
@@ -39,7 +40,7 @@ def inherit(config: ConfigDict, first: Stage) -> Inherited | None:
     workdir = Path(config.init_from)
     if not (workdir / "checkpoints").is_dir():
         raise ConfigError(f"config.init_from: {workdir} holds no run: there is no {workdir / 'checkpoints'}")
-    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=print)) as checkpoints:
+    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
         restored = checkpoints.read_params("first" if config.handover.weights == "ema" else None)
     shapes = jax.eval_shape(first.experiment.model.init, jax.random.key(0))
     try:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from maskdiff_jax.build import Experiment, make_sample, mesh_for, strength
+from maskdiff_jax.config import default_config
 from maskdiff_jax.data import Source, conditions, for_heldout, held_out, originals, to_uint8
 from maskdiff_jax.evaluate.grid import image_grid, save_picture
 from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
@@ -22,12 +23,13 @@ from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
 from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
-from maskdiff_jax.parts import ConfigError, flatten
+from maskdiff_jax.parts import ConfigError, complete, flatten
 from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json, write_atomically
 from maskdiff_jax.train.parallel import collect, place
+from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state
 from maskdiff_jax.types import Batch, Cond, Params
@@ -78,7 +80,7 @@ def sample(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(png.with_suffix(".npz"), buffer.getvalue())
-    print(f"{num} samples of step {trained.step}: {png} and {png.with_suffix('.npz').name}")
+    say(f"{num} samples of step {trained.step}: {png} and {png.with_suffix('.npz').name}")
     return png
 
 
@@ -97,7 +99,7 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.exists():
         raise ConfigError(f"{path} not found: train first, or name another --workdir")
     try:
-        return ConfigDict(read_json(path))
+        return complete(ConfigDict(read_json(path)), default_config())
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -125,7 +127,7 @@ def load(stages: tuple[Stage, ...], workdir: Path) -> tuple[Stage, Trained]:
             abstract_state(experiment.model, experiment.optimizer, mesh),
         )
 
-    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=print)) as checkpoints:
+    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
         restored = checkpoints.restore(wanted)
     if restored is None:
         raise ConfigError(f"no checkpoint in {workdir / 'checkpoints'}: train first, or name another --workdir")
@@ -257,7 +259,7 @@ def write_report(
         provenance=provenance(run_config.to_dict()),
     )
     save_report(workdir / "report.json", report)
-    print(format_table(report))
+    say(format_table(report))
     return report
 
 

@@ -40,6 +40,10 @@ _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stan
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: host:port of process 0, or auto")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process_id", None, "several processes: number of this one, from 0", lower_bound=0)
+
 _STAGES: dict[str, Any] = {}  # --config.stages[0].key=value, which ml_collections does not take: path -> value
 
 _SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)}
@@ -51,6 +55,8 @@ _ALLOWED = {
     "evaluate": _SAMPLING,
 }
 _OF_A_RUN = ("sample", "evaluate")  # these read the run's own config
+_CLUSTER = {flag.name: flag for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
+_DISTRIBUTED = ("train", "sample", "evaluate")
 
 
 def main(argv: list[str]) -> None:
@@ -61,18 +67,25 @@ def main(argv: list[str]) -> None:
     for option, flag in (_ALLOWED["sample"] | _ALLOWED["plan"]).items():
         if flag.value is not None and option not in _ALLOWED[mode]:
             fail(f"--{option} does not go with --mode={mode}")
+    for option, flag in _CLUSTER.items():
+        if flag.value is not None and mode not in _DISTRIBUTED:
+            fail(f"--{option} does not go with --mode={mode}")
     if _CONFIG.value is None and (mode not in _OF_A_RUN or _WORKDIR.value is None):
         or_a_run = " (or a run: --workdir=…)" if mode in _OF_A_RUN else ""
         fail(f"name a config: --config=configs/digits_sparse.py{or_a_run}")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem if _CONFIG.value is not None else ""
     workdir = Path(_WORKDIR.value or Path("runs") / name)
 
-    from maskdiff_jax import inference, plan, run  # after the flags: --help and typing errors answer at once
+    import jax  # after the flags: --help and typing errors answer at once
+
+    from maskdiff_jax import inference, plan, run
     from maskdiff_jax.data import DataError
     from maskdiff_jax.parts import ConfigError
     from maskdiff_jax.sitting import BadSteps
 
     try:
+        if mode in _DISTRIBUTED:
+            connect()
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
         overrides |= _STAGES
         given = _ALLOWED[mode].items()
@@ -99,6 +112,11 @@ def main(argv: list[str]) -> None:
         (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
     except (ConfigError, DataError, OSError) as error:  # a checkpoint's errors are of the last kind
         fail(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        why = str(error).splitlines()[0][:200]
+        leave(f"another process of this run is gone ({why}); start all again, from the newest checkpoint they go on")
     except KeyboardInterrupt:  # training has its own way of stopping
         print("\ninterrupted; the same command starts again", file=sys.stderr)
         sys.exit(130)
@@ -108,6 +126,26 @@ def fail(message: str, status: int = 2) -> NoReturn:
     """One line on stderr, and the exit status: 2 for bad input, 1 for a run that goes wrong."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def connect() -> None:
+    """Find the other processes of the run, where it has several."""
+    from maskdiff_jax import distributed
+
+    try:
+        distributed.start(distributed.find(os.environ, *(flag.value for flag in _CLUSTER.values())))
+    except ValueError as error:
+        fail(str(error))
+    except distributed.DistributedError as error:
+        leave(str(error))
+
+
+def leave(message: str) -> NoReturn:
+    """One line on stderr, exit status 1, and no farewell: it would wait for processes that are gone, then abort."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

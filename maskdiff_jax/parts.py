@@ -79,6 +79,21 @@ def check_keys(config: ConfigDict, known: ConfigDict, path: str = "config") -> N
             raise ConfigError(f"{path}.{key} needs a name")
 
 
+def complete(config: ConfigDict, known: ConfigDict) -> ConfigDict:
+    """A copy of a stored config with today's default for keys that there were not when it was stored.
+
+    A new key's default is what was done before there was the key.
+    """
+    whole = config.copy_and_resolve_references()
+    with whole.unlocked():
+        for key, default in known.items():
+            if key not in whole:
+                whole[key] = default
+            elif isinstance(default, ConfigDict) and "name" not in default and isinstance(whole[key], ConfigDict):
+                whole[key] = complete(whole[key], default)
+    return whole
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as one dict with dotted keys."""
     flat: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from maskdiff_jax.sitting import Sitting, key_of
 from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints, Restored, nbytes, require_space
 from maskdiff_jax.train.ema import get_ema
-from maskdiff_jax.train.files import read_json, write_json
+from maskdiff_jax.train.files import write_json
 from maskdiff_jax.train.parallel import batch_sharding
 from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
@@ -119,8 +119,8 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
     stored = workdir / "config.json"
     if stored.exists():
         try:
-            changed = differences(read_json(stored), config.to_dict(), FREE)
-        except ValueError as error:
+            changed = differences(inference.read_config(workdir).to_dict(), config.to_dict(), FREE)
+        except ConfigError as error:
             raise ConfigError(f"{error}: choose another --workdir") from error
         if changed:
             raise ConfigError(
