@@ -17,17 +17,19 @@ def canvas(
     factor: int = 2,
     reduced: float = 0.5,
     faintest: float = 0.5,
+    grid: int = 1,
 ) -> Augment:
     """Square images, light on black, rendered somewhere on a black canvas of [size, size].
 
     What is recorded, each drawn independently of the others but for the place, which is uniform where the image fits:
-    ``flip``, 1 with probability ``rate``; ``scale``, its side there in pixels, uniform in smallest..largest;
-    ``offset_top`` and ``offset_left`` of its corner; ``original_height`` and ``original_width``, with probability
+    ``flip``, 1 with probability ``rate``; ``scale``, its side there in pixels, uniform among smallest, smallest +
+    ``grid``, ..., largest; ``offset_top`` and ``offset_left`` of its corner, multiples of ``grid``; ``original_height`` and ``original_width``, with probability
     ``reduced`` the side divided by ``factor``, from which it is then scaled up (reduced by the means of squares);
     ``contrast``, which multiplies its pixels, uniform in [faintest, 1] in steps of 1/256. The first four say where
     things are, the others how they look. Held-out images are treated alike. The task is ours, not a paper's.
 
-    Raises ValueError where not 1 <= smallest <= largest <= size, for rates that are no probability or ``faintest``
+    Raises ValueError where not 1 <= smallest <= largest <= size, for a ``grid`` that does not lead from smallest to
+    largest, for rates that are no probability or ``faintest``
     outside (0, 1], and for images that are not square or no multiple of ``factor``.
     """
     if not 1 <= smallest <= largest <= size:
@@ -35,6 +37,8 @@ def canvas(
     for name, value in {"rate": rate, "reduced": reduced}.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value}: must be a probability")
+    if grid < 1 or (largest - smallest) % grid:
+        raise ValueError(f"grid={grid}: must be at least 1 and divide largest - smallest = {largest - smallest}")
     if factor < 1:
         raise ValueError(f"factor={factor}: must be at least 1")
     if not 0 < faintest <= 1:
@@ -50,12 +54,13 @@ def canvas(
     def controls(seed: int, numbers: np.ndarray, shape: ImageShape) -> Controls:
         u_scale, u_top, u_left, u_flip = uniform(seed, numbers, "canvas")
         u_reduced, u_contrast, _, _ = uniform(seed, numbers, "canvas look")
-        scale = (smallest + u_scale * (largest - smallest + 1)).astype(np.int32)
-        free = size - scale + 1
+        scale = smallest + grid * (u_scale * ((largest - smallest) // grid + 1)).astype(np.int32)
+        free = (size - scale) // grid + 1
         side = np.where(u_reduced < reduced, shape[0] // factor, shape[0]).astype(np.int32)
         low = np.ceil(faintest * _LEVELS)
         contrast = (low + np.floor(u_contrast * (_LEVELS - low + 1))) / _LEVELS
-        values = (u_top * free, u_left * free, scale, u_flip < rate, side, side)
+        top, left = (grid * (u * free).astype(np.int32) for u in (u_top, u_left))
+        values = (top, left, scale, u_flip < rate, side, side)
         drawn = dict(zip(NAMES, (value.astype(np.int32) for value in values), strict=False))
         return drawn | {"contrast": contrast.astype(np.float32)}
 
@@ -77,7 +82,7 @@ def canvas(
 
     spec = (
         f"canvas(size={size}, smallest={smallest}, largest={largest}, rate={float(rate)}, factor={factor}, "
-        f"reduced={float(reduced)}, faintest={float(faintest)})"
+        f"reduced={float(reduced)}, faintest={float(faintest)}, grid={grid})"
     )
     itself = Augment(spec, controls, apply, NAMES, shape)
     return itself._replace(still=itself)

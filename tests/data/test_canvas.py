@@ -56,6 +56,15 @@ def test_draws_have_the_stated_distribution():
     assert np.abs(correlation).max() < 5 / np.sqrt(n)
 
 
+def test_a_grid_leaves_every_place_and_scale_on_it_as_likely():
+    drawn = canvas(grid=4).controls(3, np.arange(20_000), SHAPE)
+    assert stats.binomtest(int((drawn["scale"] == 8).sum()), 20_000).pvalue > 1e-4
+    for scale, places in ((8, (0, 4, 8)), (12, (0, 4))):
+        for name in ("offset_top", "offset_left"):
+            values, counts = np.unique(drawn[name][drawn["scale"] == scale], return_counts=True)
+            assert tuple(values) == places and stats.chisquare(counts).pvalue > 1e-4
+
+
 def test_heldout_digits_are_on_a_canvas_too(images):
     augment = canvas()
     still = for_heldout(augment)
@@ -71,6 +80,7 @@ def test_heldout_digits_are_on_a_canvas_too(images):
         ({"largest": 17}, "largest=17"),
         ({"smallest": 0}, "smallest=0"),
         ({"smallest": 13}, "smallest=13"),
+        ({"grid": 3}, "grid=3: must be at least 1 and divide largest - smallest = 4"),
         ({"rate": -0.1}, "rate=-0.1"),
         ({"reduced": 2}, "reduced=2"),
         ({"factor": 0}, "factor=0"),
