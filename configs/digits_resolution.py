@@ -8,14 +8,13 @@ After the strategies of Berrada Ifriqi et al. 2024 (arXiv 2411.03177) for a larg
     :scratch        8 px alone, from fresh parameters: the baseline
     :no_shift       both stages on one noise schedule. Otherwise that of 8 px is shifted by s'/s = 2 against that of
                     4 px: means of 2×2 pixels halve the noise, so a network then meets the same noise at the same t
-    :extrapolate    positions count on beyond the two rows and columns of patches that were trained. Otherwise they are
+    :extrapolate    positions count on beyond the four rows and columns of patches that were trained. Otherwise they are
                     read inside of these
     :low            4 px alone, for several runs to start from: with --config.stages="()" --config.init_from=DIR another
                     variant is its stage of 8 px alone
 
 8 px has the schedule of the other digits configs in all variants, and 4 px is shifted by 1/2: so every variant trains
-8 px on the same loss and is measured and sampled alike. Patches have 2 px, the tokens go from 2×2 to 4×4; with 1 px
-there would be four times as many. The learning rate is constant, so that what a longer run is at step n, a run of n
+8 px on the same loss and is measured and sampled alike. Patches have 1 px, the tokens go from 4×4 to 8×8. The learning rate is constant, so that what a longer run is at step n, a run of n
 steps is in the end. Sizes and numbers of steps are ours.
 
 Cost: 600 steps of each stage; a minute or two on 2 CPU cores.
@@ -27,7 +26,7 @@ from configs import digits_dense
 
 LOW = {"augment": {"name": "low_resolution", "size": 4}, "shift": 0.5, "model": {"trained_grid": None}}
 STAGE = {"name": "4px", **LOW}
-INTERPOLATE = {"trained_grid": (2, 2)}  # the tokens of 4 px
+INTERPOLATE = {"trained_grid": (4, 4)}  # the tokens of 4 px
 
 VARIANTS = {
     "": {"stages": (STAGE, {"name": "8px"}), "model": INTERPOLATE},
@@ -45,12 +44,12 @@ def get_config(variant: str = ""):
     config.name = f"digits_resolution_{variant}".rstrip("_")
     config.steps = 600  # of each stage
     config.batch = 64
-    config.model = {"name": "dit", "patch": 2, "width": 64, "depth": 3, "heads": 4}
+    config.model = {"name": "dit", "patch": 1, "width": 64, "depth": 3, "heads": 4}
     config.schedule = {"name": "constant", "learning_rate": 2e-3, "warmup": 50}
     config.sample.steps = 15
     config.evaluate.num = 500
     config.evaluate.judge = {"name": "none"}
-    config.log.quality_every = 50
+    config.log.quality_every = 100
     config.log.heldout_every = 50
     config.log.sample_every = 0
     config.update(VARIANTS[variant])
