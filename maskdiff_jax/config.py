@@ -63,7 +63,7 @@ def default_config() -> ConfigDict:
                 "spike": 0.0,  # bad is a norm above this multiple of the usual one; 0: only inf and NaN are bad
                 "max_bad_steps": 50,  # so many in a row end the run
             },
-            "debug_nans": False,  # stop at the first NaN and name the operation that made it; slow
+            "debug_nans": False,  # stop at the first step with a NaN or inf, and name the operation that made it; slow
             "ema": (0.999,),  # decays of the averaged copies of the parameters; the first is sampled and evaluated
             "ema_warmup": True,  # decay min(decay, (1 + n)/(10 + n)) at update n
             # Stages, one after the other in the same run: each is a dict of the keys above that are its own, as

@@ -12,6 +12,7 @@
 import os
 import runpy
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,8 +102,11 @@ def main(argv: list[str]) -> None:
             if mode == "train":
                 try:
                     sys.exit(run.train(config, workdir))
-                except (BadSteps, FloatingPointError) as error:  # the second is of debug_nans
-                    fail(str(error).splitlines()[0], status=1)
+                except BadSteps as error:
+                    fail(str(error), status=1)
+                except FloatingPointError as error:  # of config.debug_nans
+                    own = [f for f in traceback.extract_tb(error.__traceback__) if "maskdiff_jax" in f.filename][-1]
+                    fail(f"{str(error).splitlines()[0]}, at {own.filename}:{own.lineno}: {own.line}", status=1)
             plan.plan(config, **settings) if mode == "plan" else run.prepare(config)
             return
         config, stored = (inference.read_config(workdir) for _ in range(2))

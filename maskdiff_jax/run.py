@@ -54,7 +54,6 @@ def train(config: ConfigDict, workdir: Path) -> int:
     Raises ConfigError, DataError, CheckpointError or BadSteps with one line; nothing is written before the config, the
     data, the workdir, the free disk and what the run inherits have been checked.
     """
-    jax.config.update("jax_debug_nans", bool(config.debug_nans))
     stages = build_stages(config)
     check_workdir(workdir, config)
     mesh = mesh_for(config)
@@ -73,6 +72,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
             Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, keep_steps=edges, warn=say)
         ) as checkpoints,
         interruptible() as stopped,
+        # As contexts: what `jax.config.update` sets is lost in a thread that has ever left such a context.
+        jax.debug_nans(config.debug_nans),
+        jax.debug_infs(config.debug_nans),
     ):
         restored = checkpoints.restore(lambda step: shapes[stage_at(stages, step).number])
         if restored is not None:

@@ -79,7 +79,7 @@ class _StageRun:
         config, log, start = self.config, self.config.log, int(state.step)
         engine = ENGINES[config.parallel.engine](self.sitting.mesh)
         parts = (self.experiment.objective, self.experiment.optimizer, self.data.ingest)
-        step = jit_step(make_step(*parts, config.accumulate, engine), state, donate=not config.debug_nans)
+        step = jit_step(make_step(*parts, config.accumulate, engine), state)
         root, table = key_of(config, "train"), self.data.table
         if start == 0:
             self.heldout(0, state)

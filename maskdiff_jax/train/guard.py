@@ -63,7 +63,8 @@ def guarded(
         norm = optax.tree.norm(grads).astype(jnp.float32)
         is_finite = jnp.isfinite(norm)
         mean = state.norm / (1 - MEMORY ** jnp.maximum(state.finite, 1))  # as Adam's: zero weighs nothing
-        bound = jnp.where(state.finite >= LEAST, spike * mean, jnp.inf) if spike else jnp.float32(jnp.inf)
+        most = jnp.finfo(jnp.float32).max  # no infinity, which `debug_infs` would find
+        bound = jnp.where(state.finite >= LEAST, jnp.minimum(spike * mean, most), most) if spike else jnp.float32(most)
         good = is_finite & (norm <= bound)
         keep = lambda grads, inner, params: (params, inner)  # noqa: E731
         params, inner = jax.lax.cond(good, update, keep, grads, state.inner_state, params)

@@ -68,13 +68,13 @@ def make_step(
     return step
 
 
-def jit_step(step: Step, state: TrainState, donate: bool = True) -> Callable[..., tuple[TrainState, Metrics]]:
+def jit_step(step: Step, state: TrainState) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compile ``step`` for states placed like ``state`` (live or abstract): same placement out, buffers reused.
 
-    Metrics are placed like the step counter: replicated. Without ``donate`` the state that is given stays usable.
+    Metrics are placed like the step counter: replicated.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(step, donate_argnums=0 if donate else (), out_shardings=(shardings, shardings.step))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, shardings.step))
 
 
 def _accumulated(gradient: Callable, count: int) -> Callable:
