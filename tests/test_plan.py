@@ -10,10 +10,12 @@ import pytest
 
 from maskdiff_jax.build import build
 from maskdiff_jax.data import DataError, feed
+from maskdiff_jax.models import MODELS
 from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.plan import _arrays, check_fit, count_work, estimate, nbytes, plan, shape_only
+from maskdiff_jax.train.optim import adamw, constant, make_optimizer
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
-from maskdiff_jax.train.state import init_state
+from maskdiff_jax.train.state import abstract_state, init_state
 from tests.test_build import tiny
 
 LATENTS = {"name": "maskdiff_jax.plan:shape_only", "height": 8, "width": 8, "channels": 4, "classes": 5}
@@ -43,6 +45,25 @@ def test_state_bytes_are_those_of_a_live_state_and_of_the_compiler(found, experi
     assert size["state"] == live == size["parameters"] + size["optimizer"] + size["averages"]
     assert size["parameters"] == 4 * found["parameters"] and size["averages"] == 2 * size["parameters"]
     compiled = found["compiler"]["arguments"] - size["batch"] - size["data"]
+    assert compiled == pytest.approx(size["state"], rel=0.01)
+
+
+def test_a_model_cut_over_eight_devices_has_an_eighth_on_each():
+    """DiT-XL/2 with its moments and average, by shapes alone."""
+    model = MODELS["dit"]((32, 32, 4), 1000, preset="XL", patch=2)
+    state = abstract_state(model, make_optimizer(adamw(), constant(10, 1e-4)), make_mesh(fsdp=0))
+    for part in (state.params, state.opt_state, state):
+        whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+        assert nbytes(part) == pytest.approx(whole / 8, rel=0.05)
+    assert nbytes(state) > 1e9
+
+
+def test_the_compiler_gives_cut_parameters_an_eighth_of_each_device():
+    with redirect_stdout(StringIO()):
+        (cut,) = plan(tiny(model__width=128, parallel__fsdp=0), devices=8)
+    size = cut["bytes_per_device"]
+    assert size["state"] < 0.2 * 16 * cut["parameters"]  # of 4 float32: parameters, two moments, an average
+    compiled = cut["compiler"]["arguments"] - size["batch"] - size["data"]
     assert compiled == pytest.approx(size["state"], rel=0.01)
 
 
