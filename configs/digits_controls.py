@@ -25,9 +25,9 @@ def get_config(arm: str = "disentangled"):
     if arm not in ARMS:
         raise ValueError(f"digits_controls:{arm}: choose from {', '.join(ARMS)}")
     config = default_config()
-    config.steps = 1600
+    config.steps = 5000
     config.batch = 64
-    config.augment = {"name": "canvas"}
+    config.augment = {"name": "canvas", "grid": 4}  # places and scales of whole patches: far sooner learned
     config.condition.controls_high = ("offset_top", "offset_left", "scale", "flip")
     config.condition.controls_low = ("original_height", "contrast")
     config.condition.drop_everything = 0.1
