@@ -24,7 +24,7 @@ from scratch (1.68) after 0.77 to 0.85 of its steps, with intervals that hold 1;
 
 from configs import digits_dense
 
-LOW = {"augment": {"name": "low_resolution", "size": 4}, "shift": 0.5, "model": {"trained_grid": None}}
+LOW = {"steps": 600, "augment": {"name": "low_resolution", "size": 4}, "shift": 0.5, "model": {"trained_grid": None}}
 STAGE = {"name": "4px", **LOW}
 INTERPOLATE = {"trained_grid": (4, 4)}  # the tokens of 4 px
 
@@ -42,15 +42,15 @@ def get_config(variant: str = ""):
         raise ValueError(f"variant {variant!r}: choose from {', '.join(filter(None, VARIANTS))}, or none")
     config = digits_dense.get_config()
     config.name = f"digits_resolution_{variant}".rstrip("_")
-    config.steps = 600  # of each stage
+    config.steps = 300  # at 8 px
     config.batch = 64
     config.model = {"name": "dit", "patch": 1, "width": 64, "depth": 3, "heads": 4}
     config.schedule = {"name": "constant", "learning_rate": 2e-3, "warmup": 50}
     config.sample.steps = 15
     config.evaluate.num = 500
     config.evaluate.judge = {"name": "none"}
-    config.log.quality_every = 100
-    config.log.heldout_every = 50
+    config.log.quality_every = 50
+    config.log.heldout_every = 25
     config.log.sample_every = 0
     config.update(VARIANTS[variant])
     return config
