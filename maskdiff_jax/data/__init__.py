@@ -5,6 +5,7 @@ from maskdiff_jax.data.augment import compose as compose
 from maskdiff_jax.data.augment import crop, flip, none, standard
 from maskdiff_jax.data.augment import for_heldout as for_heldout
 from maskdiff_jax.data.canvas import canvas
+from maskdiff_jax.data.consistency import consistency
 from maskdiff_jax.data.controls import CONTROL_UNITS as CONTROL_UNITS
 from maskdiff_jax.data.controls import conditions as conditions
 from maskdiff_jax.data.controls import control_names as control_names
@@ -31,7 +32,7 @@ from maskdiff_jax.data.source import Source as Source
 from maskdiff_jax.data.swissroll import swissroll
 from maskdiff_jax.data.tfds import tfds
 
-DATASETS = {"digits": digits, "folder": folder, "swissroll": swissroll, "tfds": tfds}
+DATASETS = {"consistency": consistency, "digits": digits, "folder": folder, "swissroll": swissroll, "tfds": tfds}
 PREPARERS = {"tfds": prepare}  # of the data sets that can be made ready: options of the data set -> its folder
 AUGMENTS = {
     "none": none,

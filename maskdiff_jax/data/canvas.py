@@ -23,14 +23,15 @@ def canvas(
 
     What is recorded, each drawn independently of the others but for the place, which is uniform where the image fits:
     ``flip``, 1 with probability ``rate``; ``scale``, its side there in pixels, uniform among smallest, smallest +
-    ``grid``, ..., largest; ``offset_top`` and ``offset_left`` of its corner, multiples of ``grid``; ``original_height`` and ``original_width``, with probability
-    ``reduced`` the side divided by ``factor``, from which it is then scaled up (reduced by the means of squares);
-    ``contrast``, which multiplies its pixels, uniform in [faintest, 1] in steps of 1/256. The first four say where
-    things are, the others how they look. Held-out images are treated alike. The task is ours, not a paper's.
+    ``grid``, ..., largest; ``offset_top`` and ``offset_left`` of its corner, multiples of ``grid``;
+    ``original_height`` and ``original_width``, with probability ``reduced`` the side divided by ``factor``, from which
+    it is then scaled up (reduced by the means of squares); ``contrast``, which multiplies its pixels, uniform in
+    [faintest, 1] in steps of 1/256. The first four say where things are, the others how they look. Held-out images are
+    treated alike. The task is ours, not a paper's.
 
     Raises ValueError where not 1 <= smallest <= largest <= size, for a ``grid`` that does not lead from smallest to
-    largest, for rates that are no probability or ``faintest``
-    outside (0, 1], and for images that are not square or no multiple of ``factor``.
+    largest, for rates that are no probability or ``faintest`` outside (0, 1], and for images that are not square or no
+    multiple of ``factor``.
     """
     if not 1 <= smallest <= largest <= size:
         raise ValueError(f"smallest={smallest}, largest={largest}: must be 1 <= smallest <= largest <= size={size}")

@@ -38,7 +38,8 @@ class Dataset(NamedTuple):
 
     ``dtype``: of the stored images, "uint8" or "float32". ``draw(images [n, h, w, c]) -> uint8 [H, W, 3]``: how samples
     are shown, for data that are no pictures; None shows a grid of them. ``extras``: the names of the other records of
-    ``train``, int32, and their shape for each image.
+    ``train``, int32, and their shape for each image. ``rule``: what all images obey, a name of
+    `evaluate.consistency.RULES`, or "".
     """
 
     name: str
@@ -50,6 +51,7 @@ class Dataset(NamedTuple):
     dtype: str = "uint8"
     draw: Callable[[np.ndarray], np.ndarray] | None = None
     extras: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    rule: str = ""
 
     @property
     def fingerprint(self) -> str:

@@ -1,5 +1,11 @@
 """How good a model is: held-out loss, image metrics, pictures and the report of a run."""
 
+from maskdiff_jax.evaluate.bias import make_bias as make_bias
+from maskdiff_jax.evaluate.bias import make_colour_shift as make_colour_shift
+from maskdiff_jax.evaluate.bias import middle_times as middle_times
+from maskdiff_jax.evaluate.consistency import violation_rates as violation_rates
+from maskdiff_jax.evaluate.consistency import violations as violations
+from maskdiff_jax.evaluate.context import make_context as make_context
 from maskdiff_jax.evaluate.frechet import Statistics as Statistics
 from maskdiff_jax.evaluate.frechet import frechet as frechet
 from maskdiff_jax.evaluate.frechet import merge as merge

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from maskdiff_jax.evaluate.consistency import violation_rates, violations
 from maskdiff_jax.evaluate.judge import Judge, class_accuracy
 from maskdiff_jax.evaluate.nearest import copied_share, nearest_distance
 from maskdiff_jax.evaluate.pixels import pixel_frechet, pixel_frechet_reference
@@ -17,6 +18,8 @@ METRICS = (
     "copied_share",
     "sliced_wasserstein",
     "sliced_wasserstein_reference",
+    "violation_rate",
+    "unreadable_rate",
 )
 POINT_LIMIT = 16  # elements of an image up to which it is a point of a few dimensions, not a picture
 Labelled = tuple[np.ndarray, np.ndarray | None]  # float images [n, h, w, c] in [-1, 1], labels [n] or None
@@ -25,7 +28,12 @@ PIXEL_LIMIT = 4096  # elements of an image above which a covariance of pixels sa
 
 
 def quality(
-    samples: np.ndarray, train: Labelled, heldout: Labelled, judged: Labelled | None = None, judge: Judge | None = None
+    samples: np.ndarray,
+    train: Labelled,
+    heldout: Labelled,
+    judged: Labelled | None = None,
+    judge: Judge | None = None,
+    rule: str = "",
 ) -> dict[str, float | None]:
     """The metrics of ``samples`` [n, h, w, c] against the real images, under the names of the report.
 
@@ -34,7 +42,8 @@ def quality(
     held-out images. copied_share: see `nearest.copied_share`. sliced_wasserstein and its reference: as the Fréchet
     distances, for points (at most 16 elements) alone. class_accuracy: of the samples ``judged`` with the labels that
     they were asked for, by ``judge`` trained on the training images; judge_accuracy: its own on the held-out images;
-    both None without a judge or without labels.
+    both None without a judge or without labels. violation_rate, unreadable_rate: see `consistency.violation_rates`;
+    None for data without a ``rule``.
     """
     real = np.concatenate([train[0], heldout[0]])
     small = real[0].size <= PIXEL_LIMIT
@@ -51,7 +60,11 @@ def quality(
         "copied_share": copied_share(samples, train[0]) if len(train[0]) > 1 else None,
         "sliced_wasserstein": sliced_wasserstein(_flat(samples), _flat(real)) if plain else None,
         "sliced_wasserstein_reference": sliced_wasserstein_reference(_flat(real)) if plain else None,
+        "violation_rate": None,
+        "unreadable_rate": None,
     }
+    if rule:
+        metrics |= violation_rates(violations(rule)(samples))
     if judge is not None and judged is not None and judged[1] is not None and train[1] is not None:
         classify = judge(train[0], train[1])
         metrics["class_accuracy"] = class_accuracy(classify, judged[0], judged[1])

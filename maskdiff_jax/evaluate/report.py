@@ -25,6 +25,8 @@ SCHEMA: dict[str, Any] = {
     "copied_share": MAYBE,  # share of samples much nearer to one training image than to any other (d1/d2 < 1/3)
     "sliced_wasserstein": MAYBE,  # samples against all real points, for data of at most 16 numbers
     "sliced_wasserstein_reference": MAYBE,  # the same between random halves of the real points
+    "violation_rate": MAYBE,  # share of readable samples that break the rule of the data, where they have one
+    "unreadable_rate": MAYBE,  # share of samples of which nobody can tell
     "heldout": {  # the dense loss at fixed (t, eps)
         "loss": MAYBE,
         "levels": [MAYBE],  # by noise level
@@ -107,6 +109,9 @@ def format_table(report: Mapping[str, Any]) -> str:
             ("sliced Wasserstein", _number(report["sliced_wasserstein"], ".4f"), drawn),
             ("  reference", _number(report["sliced_wasserstein_reference"], ".4f"), "random halves of the real points"),
         ]
+    if report["unreadable_rate"] is not None:
+        rows.insert(-2, ("rule broken", _number(report["violation_rate"], ".3f"), "of the readable samples"))
+        rows.insert(-2, ("  unreadable", _number(report["unreadable_rate"], ".3f"), drawn))
     if report["bits_per_dim"] is not None:
         rows.insert(-1, ("bits per dimension", _number(report["bits_per_dim"], ".3f"), "bound on held-out images"))
     peak = max((level for level in heldout["levels"] if level is not None), default=0) or 1

@@ -12,7 +12,8 @@ from maskdiff_jax.train.provenance import provenance
 KEYS = {
     "name", "class_accuracy", "judge_accuracy", "pixel_frechet", "pixel_frechet_reference", "nearest_train_distance",
     "nearest_train_distance_heldout", "copied_share", "sliced_wasserstein",
-    "sliced_wasserstein_reference", "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
+    "sliced_wasserstein_reference", "violation_rate", "unreadable_rate",
+    "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
     "bits_per_dim", "steps", "images", "seconds",
     "flops", "parameters", "samples", "samples.count", "samples.sampler", "samples.steps",
     "samples.guidance", "samples.class_count", "samples.class_guidance", "samples.seed", "provenance",
@@ -33,6 +34,8 @@ def entries(**changes):
         "copied_share": 0.01,
         "sliced_wasserstein": None,
         "sliced_wasserstein_reference": None,
+        "violation_rate": None,
+        "unreadable_rate": None,
         "heldout": {"loss": jnp.float32(0.25)} | {f"level_{j:02d}": 0.1 * (j + 1) for j in range(4)},
         "edges": np.linspace(0, 1, 5).tolist(),
         "bits_per_dim": None,
