@@ -51,6 +51,7 @@ class Sitting:
         self.clock, self.meter = Clock(seconds), loop.Meter()
         self.profiler = loop.Profiler(config.profile, workdir / "profile")
         self.seconds = seconds  # as the newest checkpoint has them
+        self.measured: tuple[int, dict[str, Any]] = (0, {})  # the last step with scalars, and these
 
     def train(
         self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[int], bool]
@@ -59,15 +60,16 @@ class Sitting:
 
         Raises BadSteps where too many in a row were skipped; nothing is saved then.
         """
-        return _StageRun(self, stage, data).to_the_end(state, stopped)
+        return StageRun(self, stage, data).to_the_end(state, stopped)
 
 
-class _StageRun:
+class StageRun:
     """The steps of a stage and the hooks between them."""
 
     def __init__(self, sitting: Sitting, stage: Stage, data: Feed):
         self.sitting, self.stage, self.data = sitting, stage, data
         self.experiment, self.config = stage.experiment, stage.experiment.config
+        self.root = key_of(self.config, "train")
         self.measure = inference.heldout_loss(self.experiment)
         self.generate = inference.generator(self.experiment, self.config.sample, self.config.sample.num)
 
@@ -76,15 +78,40 @@ class _StageRun:
         return inference.image_metrics(self.experiment)
 
     def to_the_end(self, state: TrainState, stopped: Callable[[int], bool]) -> tuple[TrainState, int]:
-        config, log, start = self.config, self.config.log, int(state.step)
-        engine = ENGINES[config.parallel.engine](self.sitting.mesh)
-        parts = (self.experiment.objective, self.experiment.optimizer, self.data.ingest)
-        step = jit_step(make_step(*parts, config.accumulate, engine), state)
-        root, table = key_of(config, "train"), self.data.table
+        """Train until the stage's last step, or until ``stopped``, and save; the state and the run's steps done."""
+        start, step = int(state.step), self.step(state)
         if start == 0:
             self.heldout(0, state)
             overview = parameter_overview.get_parameter_overview(state.params)
             write_atomically(self.sitting.workdir / "parameters.txt", f"{overview}\n".encode())
+        with self.running(start):
+            state, done = self.advance(step, state, self.stage.stop, stopped)
+            self.save(done, state)
+        return state, done
+
+    def step(self, state: TrainState) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+        """The compiled step, ``step(state, raw)``, for states placed like ``state``."""
+        engine = ENGINES[self.config.parallel.engine](self.sitting.mesh)
+        parts = (self.experiment.objective, self.experiment.optimizer, self.data.ingest)
+        compiled = jit_step(make_step(*parts, self.config.accumulate, engine), state)
+        return lambda state, raw: compiled(state, raw, self.root, self.data.table)
+
+    @contextmanager
+    def running(self, start: int) -> Iterator[None]:
+        """While steps are taken, from step ``start`` on: the data, the progress bar and the clock."""
+        self.progress = Progress(self.stage.stop, start, self.config.batch, log=say)
+        with closing(self.data.batches), closing(self.progress), self.sitting.clock.running():
+            yield
+
+    def advance(
+        self,
+        step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+        state: TrainState,
+        stop: int,
+        stopped: Callable[[int], bool] = lambda done: False,
+    ) -> tuple[TrainState, int]:
+        """Steps until ``stop`` in all, with the hooks between them. Raises BadSteps."""
+        log = self.config.log
         hooks = [
             loop.Hook(1, self.sitting.profiler),
             loop.Hook(1, lambda done, _: self.progress.update(done)),
@@ -94,26 +121,22 @@ class _StageRun:
             loop.Hook(log.sample_every, self.samples),
             loop.Hook(log.checkpoint_every, self.save),
         ]
-        self.progress = Progress(self.stage.stop, start, config.batch, log=say)
-        watch, taken = Watch(config.guard.max_bad_steps), itertools.count(start + 1)
+        watch, taken = Watch(self.config.guard.max_bad_steps), itertools.count(int(state.step) + 1)
 
         def watched(state: TrainState, raw: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-            state, measured = step(state, raw, root, table)
+            state, measured = step(state, raw)
             watch.add(next(taken), measured["skipped_in_row"])
             return state, measured
 
-        with closing(self.data.batches), closing(self.progress), self.sitting.clock.running():
-            try:
-                meter = self.sitting.meter
-                state, done = loop.run(state, watched, self.data.batches, self.stage.stop, meter, hooks, stopped)
-                jax.block_until_ready(state)
-                watch.close()
-            except Diverged as error:
-                raise self.bad_steps(error, next(taken) - 1, root) from error
-            self.save(done, state)
+        try:
+            state, done = loop.run(state, watched, self.data.batches, stop, self.sitting.meter, hooks, stopped)
+            jax.block_until_ready(state)
+            watch.close()
+        except Diverged as error:
+            raise self.bad_steps(error, next(taken) - 1) from error
         return state, done
 
-    def bad_steps(self, error: Diverged, taken: int, root: jax.Array) -> "BadSteps":
+    def bad_steps(self, error: Diverged, taken: int) -> "BadSteps":
         """What reproduces the first bad step, written to the workdir; the line that ends the run."""
         sitting, position = self.sitting, self.data.batches.get_state()["step"] - (taken - error.first)
         sitting.writer.flush()
@@ -121,7 +144,7 @@ class _StageRun:
         found = {
             "step": error.first,
             "bad_in_row": error.count,
-            "key": np.asarray(jax.random.key_data(jax.random.fold_in(root, error.first))),
+            "key": np.asarray(jax.random.key_data(jax.random.fold_in(self.root, error.first))),
             "stream_position": position,
             "images": self.data.batches.indices(position),
             "config": sitting.config.to_dict(),
@@ -187,9 +210,13 @@ class _StageRun:
             "provenance": provenance(sitting.config.to_dict()),
         }
         sitting.writer.flush()
-        sitting.checkpoints.save(done, state, self.data.batches.get_state(), meta)
+        measured_at, scalars = sitting.measured
+        metric = scalars.get(sitting.config.log.best_metric) if measured_at == done else None
+        sitting.checkpoints.save(done, state, self.data.batches.get_state(), meta, metric=metric)
 
     def write(self, done: int, scalars: dict[str, Any]) -> None:
+        before, measured = self.sitting.measured
+        self.sitting.measured = (done, {**measured, **scalars} if before == done else scalars)
         self.sitting.writer.write_scalars(done, scalars)
 
     def average(self, state: TrainState) -> Any:
