@@ -14,8 +14,9 @@ After the strategies of Berrada Ifriqi et al. 2024 (arXiv 2411.03177) for a larg
                     variant is its stage of 8 px alone
 
 8 px has the schedule of the other digits configs in all variants, and 4 px is shifted by 1/2: so every variant trains
-8 px on the same loss and is measured and sampled alike. Patches have 1 px, the tokens go from 4×4 to 8×8. The learning rate is constant, so that what a longer run is at step n, a run of n
-steps is in the end. Sizes and numbers of steps are ours.
+8 px on the same loss and is measured and sampled alike. Patches have 1 px, the tokens go from 4×4 to 8×8. The learning
+rate is constant, so that what a longer run is at step n, a run of n steps is in the end. Sizes and numbers of steps are
+ours.
 
 Cost: 600 steps of each stage; a minute or two on 2 CPU cores.
 Expected result: no clear gain at this size. Over two seeds the transfers reach the pixel Frechet distance of 600 steps

@@ -30,6 +30,7 @@ from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.parts import ConfigError, check_keys, checked, closest, find, flatten, part
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
+from maskdiff_jax.train.guard import check_spike
 from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
 from maskdiff_jax.train.parallel import ENGINES, check_batch, make_mesh
@@ -50,6 +51,8 @@ from maskdiff_jax.types import (
     Times,
 )
 
+# What checkpoints can be ranked by, and how often it is measured.
+RANKING = {"heldout": "heldout_every", "heldout_ema": "heldout_every", "quality": "quality_every"}
 HANDOVERS = {"handover.weights": ("raw", "ema"), "handover.positions": ("interpolate", "extrapolate")}
 
 
@@ -129,6 +132,7 @@ def build(config: ConfigDict) -> Experiment:
         options = {"variance": bound.variance, "steps": bound.steps, "phase": phase}
         path = "evaluate.bits_per_dim"
         bits_per_dim = checked(path, make_bits_per_dim, model, process, prediction, inputs, **options)
+    checked("guard.spike", check_spike, config.guard.spike)
     optimizer = checked(
         "clip",
         make_optimizer,
@@ -229,6 +233,24 @@ def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Param
     return generate
 
 
+def check_best(log: ConfigDict) -> None:
+    """Raise ConfigError where checkpoints are to be ranked by what is not measured when they are written."""
+    if not log.keep_best:
+        return
+    kind = str(log.best_metric).partition("/")[0]
+    if kind not in RANKING:
+        choices = ", ".join(f"{kind}/…" for kind in RANKING)
+        raise ConfigError(
+            f"config.log.best_metric: {log.best_metric!r} is not measured regularly; choose from {choices}"
+        )
+    every = RANKING[kind]
+    if not log[every] or log.checkpoint_every % log[every]:
+        raise ConfigError(
+            f"config.log.keep_best: log.{every}={log[every]} must divide log.checkpoint_every={log.checkpoint_every}, "
+            f"as every checkpoint needs {log.best_metric}"
+        )
+
+
 def strength(guidance: ConfigDict) -> str:
     """The option of a guidance that is its strength on the semantics: the first of its factory."""
     factory = find("sample.guidance", GUIDANCES, guidance.name)
@@ -255,6 +277,7 @@ def check_values(config: ConfigDict) -> None:
             "log.heldout_every",
             "log.quality_every",
             "log.checkpoint_every",
+            "log.keep_best",
             "evaluate.num",
             "evaluate.bits_per_dim.images",
         ),
@@ -280,6 +303,7 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.parallel.engine: unknown {config.parallel.engine!r}; choose from {', '.join(ENGINES)}"
         )
+    check_best(config.log)
     if config.log.board not in BOARDS:
         raise ConfigError(f"config.log.board: unknown {config.log.board!r}; choose from {', '.join(BOARDS)}")
     checked("log.board", BOARDS[config.log.board])

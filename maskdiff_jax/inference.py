@@ -52,9 +52,10 @@ def sample(
     seed: int = 0,
     out: str | None = None,
     controls: Mapping[str, float] | None = None,
+    checkpoint: str = "newest",
     **settings: Any,
 ) -> Path:
-    """Draw ``num`` images with the newest checkpoint of ``workdir``; write a PNG grid and an .npz beside it.
+    """Draw ``num`` images with a checkpoint of ``workdir`` (see `load`); write a PNG grid and an .npz beside it.
 
     The .npz holds ``images`` uint8 [n, h, w, c], ``labels`` int32 [n] where there are any, and ``settings`` as JSON.
     Class labels default to 0, 1, 2, … in turn; ``controls`` are those of `condition`. ``settings``: steps, guidance,
@@ -66,7 +67,7 @@ def sample(
     num = num or config.sample.num
     chosen = labels_for(stages[-1].experiment, labels, num)
     png = _free_path(workdir, out)
-    stage, trained = load(stages, workdir)
+    stage, trained = load(stages, workdir, checkpoint)
     experiment = stage.experiment
     images = generator(experiment, config.sample, progress="sampling")(
         trained.params, num, condition(experiment, chosen, num, controls), seed
@@ -84,12 +85,20 @@ def sample(
     return png
 
 
-def evaluate(config: ConfigDict, workdir: Path, *, num: int | None = None, seed: int = 0, **settings: Any) -> dict:
-    """Evaluate the newest checkpoint of ``workdir``, print the table and write ``report.json``; returns the report."""
+def evaluate(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    num: int | None = None,
+    seed: int = 0,
+    checkpoint: str = "newest",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint of ``workdir`` (see `load`), print the table and write ``report.json``; the report."""
     apply_settings(config, settings)
     if num is not None:
         config.evaluate.num = num
-    stage, trained = load(build_stages(config), workdir)
+    stage, trained = load(build_stages(config), workdir, checkpoint)
     return write_report(stage, config, trained, workdir, seed)
 
 
@@ -115,8 +124,12 @@ def apply_settings(config: ConfigDict, settings: dict[str, Any]) -> None:
         config.sample.sampler = ConfigDict({"name": settings["sampler"]})
 
 
-def load(stages: tuple[Stage, ...], workdir: Path) -> tuple[Stage, Trained]:
-    """The newest sound checkpoint of a run and the stage that it is of. Raises CheckpointError where there is none."""
+def load(stages: tuple[Stage, ...], workdir: Path, checkpoint: str = "newest") -> tuple[Stage, Trained]:
+    """A checkpoint of a run and the stage that it is of.
+
+    ``checkpoint``: newest, the newest that is sound; best, that of the least ``log.best_metric``; or the number of a
+    step. Raises CheckpointError where there is no such checkpoint, and ConfigError where there is none at all.
+    """
     mesh = mesh_for(stages[0].experiment.config)
 
     def wanted(step: int) -> Any:
@@ -128,7 +141,7 @@ def load(stages: tuple[Stage, ...], workdir: Path) -> tuple[Stage, Trained]:
         )
 
     with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
-        restored = checkpoints.restore(wanted)
+        restored = checkpoints.restore_named(checkpoint, wanted)
     if restored is None:
         raise ConfigError(f"no checkpoint in {workdir / 'checkpoints'}: train first, or name another --workdir")
     stage = stage_at(stages, restored.step)
@@ -221,7 +234,7 @@ def image_metrics(experiment: Experiment) -> Callable[..., dict[str, Any]]:
         judged = None if draw_guided is None else (draw_guided(*arguments), labels)
         if grid is not None:
             save_grid(grid, experiment, (images if judged is None else judged[0])[: config.sample.num], labels)
-        return quality(images, train, heldout, judged, experiment.judge)
+        return quality(images, train, heldout, judged, experiment.judge, experiment.dataset.rule)
 
     return measure
 

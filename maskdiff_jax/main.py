@@ -38,6 +38,7 @@ _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise 
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
 _CONTROLS = flags.DEFINE_list("controls", None, "sample: controls of all images, as flip=1,scale=12 [the data's]")
 _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "sample, evaluate: newest, best, or a step [newest]")
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
@@ -47,7 +48,7 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "several processes: number o
 
 _STAGES: dict[str, Any] = {}  # --config.stages[0].key=value, which ml_collections does not take: path -> value
 
-_SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED)}
+_SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED, _CHECKPOINT)}
 _ALLOWED = {
     "train": {},
     "prepare": {},
@@ -63,7 +64,7 @@ _DISTRIBUTED = ("train", "sample", "evaluate")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}: options start with --")
-    logging.set_verbosity(max(-1, min(logging.get_verbosity(), logging.WARNING)) if _verbose() else logging.WARNING)
+    logging.set_verbosity(logging.get_verbosity() if _verbose() else logging.WARNING)
     mode = _MODE.value
     for option, flag in (_ALLOWED["sample"] | _ALLOWED["plan"]).items():
         if flag.value is not None and option not in _ALLOWED[mode]:
@@ -137,7 +138,7 @@ def connect() -> None:
     from maskdiff_jax import distributed
 
     try:
-        distributed.start(distributed.find(os.environ, *(flag.value for flag in _CLUSTER.values())))
+        distributed.start(distributed.find(os.environ, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value))
     except ValueError as error:
         fail(str(error))
     except distributed.DistributedError as error:

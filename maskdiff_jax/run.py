@@ -5,6 +5,7 @@ import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +15,11 @@ from ml_collections import ConfigDict
 
 from maskdiff_jax import inference
 from maskdiff_jax.build import mesh_for
+from maskdiff_jax.config import default_config
 from maskdiff_jax.data import PREPARERS, Feed, feed
 from maskdiff_jax.handover import Inherited, final_params, hand_over, inherit
 from maskdiff_jax.models.transfer import format_transfer
-from maskdiff_jax.parts import ConfigError
+from maskdiff_jax.parts import ConfigError, complete
 from maskdiff_jax.sitting import Sitting, key_of
 from maskdiff_jax.stages import Stage, build_stages, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints, Restored, nbytes, require_space
@@ -27,6 +29,7 @@ from maskdiff_jax.train.parallel import batch_sharding
 from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
 from maskdiff_jax.train.stop import interruptible
+from maskdiff_jax.train.verify import require_same_run
 from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import open_writers
 
@@ -69,26 +72,34 @@ def train(config: ConfigDict, workdir: Path) -> int:
     log, edges = config.log, [stage.stop for stage in stages[:-1]]
     with (
         closing(
-            Checkpoints(workdir / "checkpoints", log.keep_latest, log.keep_every, keep_steps=edges, warn=say)
+            Checkpoints(
+                workdir / "checkpoints",
+                log.keep_latest,
+                log.keep_every,
+                keep_steps=edges,
+                keep_best=log.keep_best,
+                warn=say,
+            )
         ) as checkpoints,
         interruptible() as stopped,
         # As contexts: what `jax.config.update` sets is lost in a thread that has ever left such a context.
         jax.debug_nans(config.debug_nans),
         jax.debug_infs(config.debug_nans),
     ):
-        restored = checkpoints.restore(lambda step: shapes[stage_at(stages, step).number])
+        restored = checkpoints.restore(
+            lambda step: shapes[stage_at(stages, step).number], lambda step, meta: _accept(stages, config, step, meta)
+        )
         if restored is not None:
             write_json(workdir / "config.json", config.to_dict())  # what is free to change may have
         step, seconds = (0, 0.0) if restored is None else (restored.step, restored.meta["seconds"])
-        with closing(open_writers(workdir, resumed_from=step, board=log.board)) as writer:
+        stage = stage_at(stages, step)
+        data = first if stage.number == 0 else _feed(stage, mesh)
+        if restored is not None:
+            _resume(stage, data, restored)  # may refuse, before the writers drop the lines of later steps
+        resumed_from = -1 if restored is None else step  # anew, step 0 is measured anew
+        with closing(open_writers(workdir, resumed_from=resumed_from, board=log.board)) as writer:
             sitting = Sitting(config, workdir, mesh, checkpoints, writer, seconds)
-            stage = stage_at(stages, step)
-            data = first if stage.number == 0 else _feed(stage, mesh)
-            if restored is None:
-                state = _first_state(stage, inherited, workdir, mesh)
-            else:
-                state = restored.state
-                _resume(stage, data, restored)
+            state = _first_state(stage, inherited, workdir, mesh) if restored is None else restored.state
             _introduce(config, stages, stage, workdir, state)
             state, done = sitting.train(stage, state, data, stopped)
             for following in stages[stage.number + 1 :]:
@@ -130,6 +141,13 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
             )
     elif found := [name for name in ("checkpoints", "metrics.jsonl", "report.json") if (workdir / name).exists()]:
         raise ConfigError(f"{workdir} has {' and '.join(found)} but no config.json: choose another --workdir")
+
+
+def _accept(stages: tuple[Stage, ...], config: ConfigDict, step: int, meta: dict[str, Any]) -> None:
+    """Raise CheckpointError for a checkpoint that a run of another config or of other data has left."""
+    stored = complete(ConfigDict(meta["config"]), default_config()).to_dict()
+    fingerprint = stage_at(stages, step).experiment.dataset.fingerprint
+    require_same_run(f"checkpoint {step}", meta | {"config": stored}, config.to_dict(), fingerprint, FREE)
 
 
 def _check_shared(workdir: Path) -> None:
@@ -183,9 +201,6 @@ def _next_state(stage: Stage, before: Stage, state: TrainState, mesh: Mesh) -> T
 
 
 def _resume(stage: Stage, data: Feed, restored: Restored) -> None:
-    if restored.meta["fingerprint"] != stage.experiment.dataset.fingerprint:
-        name = stage.experiment.dataset.name
-        raise ConfigError(f"config.data: {name} is not the data that this workdir was trained on")
     try:
         data.batches.set_state(restored.data)
     except ValueError as error:

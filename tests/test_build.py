@@ -34,6 +34,16 @@ WRONG = {  # the change, and what the message must say
         {"weighting": {"name": "debiased"}},
         "config.weighting.name: unknown 'debiased' (did you mean 'debias'?); choose from constant",
     ),
+    "ranking by what is not measured": (
+        {"log__keep_best": 1, "log__heldout_every": 300},
+        "config.log.keep_best: log.heldout_every=300 must divide log.checkpoint_every=500, as every checkpoint needs",
+    ),
+    "ranking by an unknown metric": (
+        {"log__keep_best": 1, "log__best_metric": "train/loss"},
+        "config.log.best_metric: 'train/loss' is not measured regularly; choose from heldout/…",
+    ),
+    "engine": ({"parallel__engine": "pmap"}, "config.parallel.engine: unknown 'pmap'; choose from jit, shard_map"),
+    "spike": ({"guard__spike": 0.5}, "config.guard.spike: spike is a multiple of the mean gradient norm"),
     "unknown mask": (
         {"supervision": {"name": "random"}},
         "config.supervision.name: unknown 'random'; choose from dense, sparse, or name your own",

@@ -51,7 +51,7 @@ def tfds(
 
     def source(split: str) -> TfdsSource:
         identity = digest(info.full_name, split, image_key, label_key, size, _files(builder))
-        return TfdsSource(_open(builder, split), image_key, label_key, shape, resize, identity)
+        return TfdsSource(str(builder.data_path), _open(builder, split), image_key, label_key, shape, resize, identity)
 
     names = tuple(features[label_key].names or ()) if label_key else ()
     extras = () if size is None else (("original", (2,)),)
@@ -60,8 +60,9 @@ def tfds(
 
 @dataclass(frozen=True, eq=False)
 class TfdsSource:
-    """Records of one split, decoded to uint8 ``shape`` (h, w, c)."""
+    """Records of one split in ``folder``, decoded to uint8 ``shape`` (h, w, c)."""
 
+    folder: str
     records: Any
     image_key: str
     label_key: str | None
@@ -73,7 +74,11 @@ class TfdsSource:
         return len(self.records)
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        records = self.records.__getitems__(indices.tolist())  # one read; item by item is several times slower
+        try:
+            records = self.records.__getitems__(indices.tolist())  # one read; item by item is several times slower
+        except Exception as error:  # whatever broken files provoke
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"records in {self.folder!r} can no longer be read: {why}") from error
         stored = [record[self.image_key] for record in records]
         found = {"image": np.stack([self._image(image) for image in stored])}
         if self.label_key is not None:
@@ -169,10 +174,13 @@ def _shape(builder: Any, split: str, image_key: str, size: int | None) -> tuple[
 
 def _open(builder: Any, split: str) -> Any:
     try:
-        return builder.as_data_source(split=split)
+        records = builder.as_data_source(split=split)
     except NotImplementedError as error:
         stored = builder.info.file_format.value
         raise DataError(f"{builder.data_path} is stored as {stored}; prepare it as array_record") from error
+    if missing := [str(path) for path in builder.info.splits[split].filepaths if not path.exists()]:
+        raise DataError(f"{missing[0]} is missing, which {builder.info.full_name} needs: put it back or prepare it")
+    return records
 
 
 def _files(builder: Any) -> list[tuple[str, int]]:

@@ -11,7 +11,10 @@ import numpy as np
 
 
 class Statistics(NamedTuple):
-    """mean [d] and unbiased covariance [d, d] of ``count`` features, float64; the covariance of one feature is zero."""
+    """mean [d] and unbiased covariance [d, d] of ``count`` features, float64; the covariance of one feature is zero.
+
+    A ``count`` of 0 means that nobody knows it: statistics read from a file that does not say.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -31,8 +34,13 @@ def statistics(chunks: Iterable[np.ndarray]) -> Statistics:
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-    """The statistics of the union of two disjoint sets (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    """The statistics of the union of two disjoint sets (Chan, Golub & LeVeque 1983, eq. 2.1).
+
+    Raises ValueError for differing widths or a count that is not known.
+    """
     _check_widths(a, b)
+    if not (a.count and b.count):
+        raise ValueError("statistics of unknown count cannot be merged")
     n = a.count + b.count
     delta = b.mean - a.mean
     scatter = a.covariance * (a.count - 1) + b.covariance * (b.count - 1)
@@ -50,7 +58,7 @@ def frechet(a: Statistics, b: Statistics) -> float:
     """
     _check_widths(a, b)
     for s in (a, b):
-        if s.count < 2:
+        if s.count == 1:
             raise ValueError(f"a Fréchet distance needs at least 2 samples in each set, got {s.count}")
         if not (np.isfinite(s.mean).all() and np.isfinite(s.covariance).all()):
             raise ValueError("a Fréchet distance needs finite statistics, got NaN or infinity")

@@ -11,23 +11,40 @@ and a seal, the SHA-256 of each of its files, which notices a flipped bit also w
 """
 
 import shutil
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
 from maskdiff_jax.train import seal, verify
 from maskdiff_jax.train.digest import describe, flatten
 from maskdiff_jax.train.orbax_noise import one_error_only, quiet
-from maskdiff_jax.train.verify import Average, CheckpointError, Damaged, SavedParams, agreed, reason
+from maskdiff_jax.train.verify import Average, CheckpointError, Damaged, SavedParams, agreed
 
 T = TypeVar("T")
+
+# (step, meta) -> None: may refuse a checkpoint by raising, before any array is read.
+Accept = Callable[[int, dict[str, Any]], None]
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, but for a question that is the loop's alone."""
+
+    def reached_preemption(self, step: int) -> bool:
+        # The runtime agrees on a step to stop at from the steps that it is asked about, in order. Orbax asks again, and
+        # from its thread about a step that has passed, which would move what was agreed.
+        return False
 
 
 class Restored(NamedTuple):
@@ -42,9 +59,10 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run.
 
-    Kept on disk: the newest ``keep_latest``, every one whose step is a multiple of ``keep_every``, and those of
-    ``keep_steps``. During a save there is one more. With ``read_only`` nothing is created, cleaned up or moved, as
-    befits sampling and evaluation beside a running trainer. ``warn`` receives one line for each damaged checkpoint.
+    Kept on disk: the newest ``keep_latest``, every one whose step is a multiple of ``keep_every``, those of
+    ``keep_steps``, and the ``keep_best`` of the least metric (of equal ones the latest). During a save there is one
+    more. With ``read_only`` nothing is created, cleaned up or moved, as befits sampling and evaluation beside a running
+    trainer. ``warn`` receives one line for each damaged checkpoint.
 
     Every process of a distributed run makes the same calls in the same order.
     """
@@ -56,6 +74,7 @@ class Checkpoints:
         keep_every: int | None = None,
         *,
         keep_steps: Sequence[int] = (),
+        keep_best: int = 0,
         read_only: bool = False,
         warn: Callable[[str], Any] = logging.warning,
     ):
@@ -63,12 +82,16 @@ class Checkpoints:
             raise ValueError(f"keep_latest must be at least 1, got {keep_latest}")
         if keep_every is not None and keep_every < 1:
             raise ValueError(f"keep_every must be at least 1 or None, got {keep_every}")
+        if keep_best < 0:
+            raise ValueError(f"keep_best must be at least 0, got {keep_best}")
         self.directory = Path(directory).absolute()
-        policies = [LatestN(keep_latest), CustomSteps(list(keep_steps))]
+        self._best = verify.Best(keep_best)
+        policies = [LatestN(keep_latest), CustomSteps(list(keep_steps)), self._best]
         self._policy = AnyPreservationPolicy(policies + ([EveryNSteps(keep_every)] if keep_every else []))
         self._read_only = read_only
         self._warn = warn
         self._writing: int | None = None
+        self._noise = ExitStack()  # that of a save under way, until someone waits for it
         logging.get_absl_logger().addFilter(quiet)
         self._manager = self._open()
 
@@ -79,14 +102,20 @@ class Checkpoints:
             create=not self._read_only,
             cleanup_tmp_directories=not self._read_only,
             lightweight_initialize=True,  # a damaged checkpoint must not stop the opening
-            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.options.AsyncOptions(
+                barrier_sync_fn=_unless_failing(ocp.multihost.get_barrier_sync_fn()),
+                post_finalization_callback=self._seal,
+                create_directories_asynchronously=False,  # where that fails, threads would wait for them for ever
+            ),
         )
         if self.directory.exists() and not self.directory.is_dir():
             raise CheckpointError(f"cannot open {self.directory}: not a directory")
+        if self._best.count and not self._read_only:
+            self._best.metrics = self._metrics()
         try:
-            return ocp.CheckpointManager(self.directory, options=options)
+            return _Manager(self.directory, options=options)
         except OSError as error:
-            raise CheckpointError(f"cannot open {self.directory}: {reason(error)}") from error
+            raise CheckpointError(f"cannot open {self.directory}: {seal.reason(error)}") from error
 
     def _seal(self) -> None:
         """Called by Orbax once the files of a checkpoint are written, just before it is committed by renaming."""
@@ -105,12 +134,27 @@ class Checkpoints:
         """The newest step on disk or being written, verified or not."""
         return max([*self.steps(), *self._manager.all_steps()], default=None)
 
-    def save(self, step: int, state: Any, data: dict[str, Any], meta: dict[str, Any], wait: bool = False) -> bool:
+    def best_step(self) -> int | None:
+        """The step with the least metric of those whose record is sound, the latest of equal ones; None without any."""
+        self.wait()
+        return next(iter(verify.ranking(self._metrics())), None)
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        data: dict[str, Any],
+        meta: dict[str, Any],
+        wait: bool = False,
+        *,
+        metric: float | None = None,
+    ) -> bool:
         """Write a checkpoint; False where this step is there already.
 
-        ``state`` is a pytree of `jax.Array`, ``data`` and ``meta`` are JSON. Once this returns, the buffers of
-        ``state`` may be donated; unless ``wait``, the files are still being written, and an error shows in the next
-        call. Raises `CheckpointError`, in which case earlier checkpoints are intact.
+        ``state`` is a pytree of `jax.Array`, ``data`` and ``meta`` are JSON. ``metric`` is what ``keep_best`` and
+        `best_step` rank by, less being better; None, NaN and infinities are not ranked. Once this returns, the buffers
+        of ``state`` may be donated; unless ``wait``, the files are still being written, and an error shows in the next
+        call. Raises `CheckpointError`, in which case earlier checkpoints are intact and nothing is left of this one.
         """
         if self._read_only:
             raise CheckpointError(f"cannot save step {step}: {self.directory} is open for reading only")
@@ -120,40 +164,56 @@ class Checkpoints:
             if step in self.steps():
                 return False
             raise CheckpointError(f"cannot save step {step}: {self.directory} already holds the later step {latest}")
-        record = verify.make_record(step, state, data, meta)
+        record = verify.make_record(step, state, data, meta, metric)
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         self._writing = step
+        self._best.metrics[step] = verify.ranked(metric)
+        self._noise.enter_context(one_error_only())
         try:
             self._manager.save(step, args=args, force=True)
         except Exception as error:
-            raise self._write_error(error) from error
+            self._give_up(error)
         if wait:
             self.wait()
         return True
 
-    def restore(self, abstract_state: Any) -> Restored | None:
+    def restore(self, abstract_state: Any, accept: Accept | None = None) -> Restored | None:
         """The newest checkpoint that verifies; None where there has never been one.
 
         ``abstract_state`` (see `abstract`) gives the tree, shapes, dtypes and shardings, or is a function ``step ->
-        tree`` where they depend on the step; a leaf given as ``...`` is neither read nor verified. Newer checkpoints
-        that fail are reported and, once an older one has verified, moved aside. Raises `CheckpointError` where none
-        verifies, and where a sound one was saved from another model.
+        tree`` where they depend on the step; a leaf given as ``...`` is neither read nor verified. ``accept`` may
+        refuse a sound checkpoint by raising. Newer checkpoints that fail are reported and, once an older one has
+        verified, moved aside. Raises `CheckpointError` where none verifies, and where a sound one was saved from
+        another model or by another version.
         """
-        return self._newest(lambda step: self._read(step, abstract_state), self._set_aside)
+        return self._newest(lambda step: self._read(step, abstract_state, accept), self._set_aside)
 
-    def restore_step(self, step: int, abstract_state: Any) -> Restored:
+    def restore_step(self, step: int, abstract_state: Any, accept: Accept | None = None) -> Restored:
         """The checkpoint of one step, verified as by `restore`; moves nothing.
 
-        Raises `CheckpointError` where it is absent, damaged, or of another model.
+        Raises `CheckpointError` where it is absent, damaged, of another model or version.
         """
         self.wait()
-        if step not in (steps := self.steps()):
-            there = ", ".join(map(str, steps)) or "none"
-            raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are: {there}")
+        if step not in self.steps():
+            raise CheckpointError(f"no checkpoint {step} in {self.directory}; {self._there()}")
         try:
-            return self._read(step, abstract_state)
+            return self._read(step, abstract_state, accept)
         except Damaged as error:
             raise CheckpointError(f"{self._called(step)} is damaged: {error}") from error
+
+    def restore_best(self, abstract_state: Any, accept: Accept | None = None) -> Restored:
+        """As `restore_step`, of the `best_step`. Raises `CheckpointError` where no checkpoint has a metric, too."""
+        if (step := self.best_step()) is None:
+            raise CheckpointError(f"no checkpoint in {self.directory} has a metric to be the best by; {self._there()}")
+        return self.restore_step(step, abstract_state, accept)
+
+    def restore_named(self, name: str, abstract_state: Any, accept: Accept | None = None) -> Restored | None:
+        """What a user names: one of `NAMED`, or the number of a step."""
+        if name in NAMED:
+            return NAMED[name](self, abstract_state, accept)
+        if not name.isdecimal():
+            raise CheckpointError(f"no checkpoint {name!r}: name a step, or {' or '.join(NAMED)}; {self._there()}")
+        return self.restore_step(int(name), abstract_state, accept)
 
     def read_params(self, average: Average = None) -> SavedParams:
         """The parameters of the newest checkpoint that verifies, on the default device, whatever model they are of.
@@ -179,7 +239,7 @@ class Checkpoints:
     def _set_aside(self, step: int) -> str:
         if self._read_only:
             return ""
-        target = verify.set_aside(self.directory, step)
+        target = seal.set_aside(self.directory, step)
         self._manager.close()
         self._manager = self._open()  # forgets the step that was moved
         return f" (moved to {target.name})"
@@ -189,9 +249,10 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.directory}")
         return found
 
-    def _read(self, step: int, abstract_state: Any) -> Restored:
-        agreed(lambda: verify.require_seal(self.directory / str(step)))
-        body = agreed(lambda: self._record(step))
+    def _read(self, step: int, abstract_state: Any, accept: Accept | None) -> Restored:
+        body = agreed(lambda: self._sealed_record(step))
+        if accept is not None:
+            accept(step, body["meta"])
         wanted = abstract_state(step) if callable(abstract_state) else abstract_state
         verify.require_fit(self._called(step), body["leaves"], wanted)
         state = agreed(lambda: self._arrays(step, wanted))
@@ -200,8 +261,7 @@ class Checkpoints:
         return Restored(step, state, body["data"], body["meta"])
 
     def _read_params(self, step: int, average: Average) -> SavedParams:
-        agreed(lambda: verify.require_seal(self.directory / str(step)))
-        body = agreed(lambda: self._record(step))
+        body = agreed(lambda: self._sealed_record(step))
         paths = verify.params_in(self._called(step), body, average)
         arrays = agreed(lambda: self._some_arrays(step, set(paths.values())))
         read = describe(arrays)
@@ -218,9 +278,31 @@ class Checkpoints:
     def _called(self, step: int) -> str:
         return f"checkpoint {step} in {self.directory}"
 
+    def _there(self) -> str:
+        return f"there are: {', '.join(map(str, self.steps())) or 'none'}"
+
+    def _metrics(self) -> dict[int, float | None]:
+        """{step: metric} of the checkpoints on disk whose record is sound."""
+        found = {}
+        for step in self.steps():
+            with suppress(Damaged):  # `restore` will speak of it
+                found[step] = agreed(lambda step=step: self._record(step)).get("metric")
+        return found
+
+    def _sealed_record(self, step: int) -> dict[str, Any]:
+        broken = seal.broken(self.directory / str(step))
+        try:
+            body = self._record(step)  # which knows another version, that may seal in another way
+        except Damaged as error:
+            raise Damaged(broken or str(error)) from error
+        if broken:
+            raise Damaged(broken)
+        return body
+
     def _record(self, step: int) -> dict[str, Any]:
         handler, args = ocp.JsonCheckpointHandler(), ocp.args.JsonRestore()
-        return verify.body_of(self._load(step, "record", lambda at: handler.restore(at, args=args)), step)
+        record = self._load(step, "record", lambda at: handler.restore(at, args=args))
+        return verify.body_of(self._called(step), record, step)
 
     def _arrays(self, step: int, abstract_state: Any) -> Any:
         target = jax.tree.map(_placed, abstract_state)
@@ -248,28 +330,52 @@ class Checkpoints:
         # The manager's own `restore` ends in a barrier, at which the others would wait for a process that failed.
         try:
             with one_error_only():
-                return load(self._manager.directory / str(step) / item)
+                return load(epath.Path(self.directory) / str(step) / item)
         except (MemoryError, jax.errors.JaxRuntimeError):  # of this machine, not of the checkpoint
             raise
         except Exception as error:  # whatever broken files provoke
-            raise Damaged(f"cannot be read: {reason(error)}") from error
+            raise Damaged(f"cannot be read: {seal.reason(error)}") from error
 
     def wait(self) -> None:
         """Block until the last save is on disk. Raises `CheckpointError` where it failed."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._write_error(error) from error
+            self._give_up(error)
+        self._noise.close()
 
-    def _write_error(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {reason(error)}")
+    def _give_up(self, error: Exception) -> NoReturn:
+        """Raise the error in words. What the failed save has left goes, for a full disk may be what failed it."""
+        alone = jax.process_count() == 1  # closing and opening are barriers, at which not all processes may arrive
+        with self._noise.pop_all():
+            if alone:
+                with suppress(Exception):
+                    self._manager.close()
+            if jax.process_index() == 0:
+                seal.remove_unfinished(self.directory, f"{self._writing}.orbax-checkpoint-tmp*")
+            if alone:
+                with suppress(CheckpointError):
+                    self._manager = self._open()  # which again knows the old steps that were to go
+            why, cause = seal.reason(error), error
+            while cause is not None:  # their frames hold the other writes, which complain when they go
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__cause__ or cause.__context__
+            raise CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {why}") from error
 
     def close(self) -> None:
-        """Wait, then release the threads."""
+        """Wait, then release the threads. Raises `CheckpointError` where the last save failed."""
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with suppress(OSError):  # that of the last save once more
+                self._manager.close()
+
+
+# What a checkpoint can be called, apart from its step.
+NAMED: dict[str, Callable[[Checkpoints, Any, Accept | None], Restored | None]] = {
+    "newest": Checkpoints.restore,
+    "best": Checkpoints.restore_best,
+}
 
 
 def abstract(state: Any) -> Any:
@@ -289,6 +395,18 @@ def require_space(path: str | Path, size: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < size:
         raise CheckpointError(f"not enough disk for {path}: {size / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+
+
+def _unless_failing(barrier: Callable[..., None]) -> Callable[..., None]:
+    """The barrier, at which a save that has failed raises: Orbax would wait 20 minutes for the others to come there."""
+
+    def sync(*, key: str, timeout_ms: int) -> None:
+        in_background = threading.current_thread() is not threading.main_thread()
+        if in_background and (error := sys.exception()):
+            raise error
+        barrier(key=key, timeout_ms=timeout_ms)
+
+    return sync
 
 
 def _placed(leaf: Any) -> Any:

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+AT_ONCE = 8  # leaves in this host's memory while a tree is described
 
 
 def json_digest(value: Any) -> str:
@@ -25,13 +28,24 @@ def array_digest(array: np.ndarray) -> str:
 def describe(tree: Any) -> dict[str, dict[str, Any]]:
     """{path: {dtype, shape, sha256}} of every array of the tree; `...` stands for a leaf that is left out.
 
-    A leaf that is sharded over hosts is gathered, one at a time, so the digest does not depend on the sharding; every
-    process must call this together. Hashing releases the interpreter lock and runs one thread per leaf.
+    A leaf that is sharded over hosts is gathered whole, and dropped once it is hashed, so the digest does not depend on
+    the sharding and a host holds `AT_ONCE` of them and not the state; every process must call this together. Hashing
+    releases the interpreter lock: as many threads.
     """
-    leaves = {path: host_array(leaf) for path, leaf in flatten(tree).items()}
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(array_digest, leaves.values())
-        return {path: form(leaf) | {"sha256": sha} for (path, leaf), sha in zip(leaves.items(), digests, strict=True)}
+    leaves, room = flatten(tree), Semaphore(AT_ONCE)
+
+    def digest(array: np.ndarray) -> str:
+        try:
+            return array_digest(array)
+        finally:
+            room.release()
+
+    digests = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for path, leaf in leaves.items():  # all processes in the same order, as gathering needs all of them
+            room.acquire()
+            digests[path] = pool.submit(digest, host_array(leaf))
+    return {path: form(leaf) | {"sha256": digests[path].result()} for path, leaf in leaves.items()}
 
 
 def flatten(tree: Any) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def guarded(
     The update is applied inside the branch: `optax.apply_if_finite`, which hands updates out of it, costs another copy
     of the parameters.
     """
-    if not (spike == 0 or spike > 1):
-        raise ValueError(f"spike is a multiple of the mean gradient norm, more than 1, or 0 for no bound, got {spike}")
+    check_spike(spike)
 
     def update(grads: Params, inner: Any, params: Params) -> tuple[Params, Any]:
         updates, inner = chain.update(grads, inner, params)
@@ -79,6 +78,12 @@ def guarded(
         )
 
     return apply
+
+
+def check_spike(spike: float) -> None:
+    """Raise ValueError for a bound that is not 0 or more than 1."""
+    if not (spike == 0 or spike > 1):
+        raise ValueError(f"spike is a multiple of the mean gradient norm, more than 1, or 0 for no bound, got {spike}")
 
 
 def get_guard(opt_state: optax.OptState) -> GuardState:

@@ -1,11 +1,19 @@
-"""Seals: the SHA-256 of every file of a checkpoint, committed with it.
+"""The files of checkpoints: seals, what becomes of damaged and unfinished ones, and why a file cannot be had.
 
-The digests of the arrays prove what was restored; a seal notices a flipped bit also where it would change no value yet.
+A seal is the SHA-256 of every file of a checkpoint, committed with it. The digests of the arrays prove what was
+restored; a seal notices a flipped bit also where it would change no value yet.
 """
 
 import hashlib
 import json
+import os
+import re
+import shutil
+import time
 from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
 
 from maskdiff_jax.train.files import write_atomically
 
@@ -33,6 +41,44 @@ def broken(folder: Path) -> str | None:
     except (ValueError, AttributeError, OSError) as error:
         return f"file {NAME} cannot be read: {error}"
     return None
+
+
+def set_aside(directory: Path, step: int) -> Path:
+    """Move a damaged checkpoint to a free name beside it, which is returned. Every process must call this together."""
+    names = [f"damaged-{step}", *(f"damaged-{step}-{i}" for i in range(2, 1000))]
+    target = next(directory / name for name in names if not (directory / name).exists())
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("maskdiff_jax: choose where to set a checkpoint aside")
+    if jax.process_index() == 0:
+        (directory / str(step)).rename(target)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("maskdiff_jax: checkpoint set aside")
+    return target
+
+
+def remove_unfinished(directory: Path, pattern: str) -> None:
+    """Delete the folders of a save that failed. Writes still under way make them anew: until that ends, or 10 s."""
+    calm = 0
+    for _ in range(200):
+        found = list(directory.glob(pattern))
+        calm = 0 if found else calm + 1
+        if calm == 5:
+            return
+        for folder in found:
+            shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+
+
+def reason(error: BaseException) -> str:
+    """Why, in one short line: TensorStore wraps it in the path of reading and the whole storage specification."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = next(iter(str(error).split(" [tensorstore_spec")[0].splitlines()), "")
+    return f"{type(error).__name__}: {text if len(text) <= 200 else '… ' + text[-200:]}"
 
 
 def _digest(path: Path) -> str:

@@ -1,24 +1,28 @@
 """What makes a checkpoint believable: its record, and what may differ from it (see `checkpoint`).
 
-A record is JSON: ``{"sha256": digest of the body, "body": {"step", "leaves", "data", "meta"}}``, where ``leaves`` is
-{path: {dtype, shape, sha256}} of every array of the state, as "params/dense/kernel". So it also tells what is inside a
-checkpoint to those who do not know the model that it was saved from.
+A record is JSON: ``{"sha256": digest of the body, "body": {"format", "step", "leaves", "data", "meta", "metric"}}``,
+where ``leaves`` is {path: {dtype, shape, sha256}} of every array of the state, as "params/dense/kernel", and ``metric``
+a number or null. So it also tells what is inside a checkpoint to those who do not know the model that it was saved
+from. Whatever the format, a record has a body and its digest: another version is told from damage by that.
 """
 
 import json
-import os
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
-from maskdiff_jax.train import seal
 from maskdiff_jax.train.digest import describe, flatten, form, json_digest
+from maskdiff_jax.train.workdir import differences
 
 T = TypeVar("T")
+
+FORMAT = 1  # of what a checkpoint holds and how; to be raised where older code would misread it
 
 # Which parameters: None for the raw ones, a decay for their average, "first" for the first average of the config.
 Average = float | Literal["first"] | None
@@ -40,29 +44,72 @@ class SavedParams(NamedTuple):
     meta: dict[str, Any]
 
 
-def make_record(step: int, state: Any, data: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
+def make_record(
+    step: int, state: Any, data: dict[str, Any], meta: dict[str, Any], metric: float | None = None
+) -> dict[str, Any]:
     """The record of a state. Every process must call this together."""
-    body = json.loads(json.dumps({"step": step, "leaves": describe(state), "data": data, "meta": meta}))
+    content = {"leaves": describe(state), "data": data, "meta": meta, "metric": ranked(metric)}
+    body = json.loads(json.dumps({"format": FORMAT, "step": step, **content}))
     return {"sha256": json_digest(body), "body": body}
 
 
-def body_of(record: Any, step: int) -> dict[str, Any]:
-    """The body of a record. Raises `Damaged` unless it matches its own digest and belongs to ``step``."""
+def ranked(metric: float | None) -> float | None:
+    """The metric as a number by which checkpoints can be ranked: None for None, NaN and infinities."""
+    return None if metric is None or not math.isfinite(metric) else float(metric)
+
+
+def ranking(metrics: Mapping[int, float | None]) -> list[int]:
+    """The steps of {step: metric} that have one, that of the least first; of equal ones the latest."""
+    found = {step: metric for step, metric in metrics.items() if metric is not None}
+    return sorted(found, key=lambda step: (found[step], -step))
+
+
+class Best:
+    """A preservation policy: the ``count`` checkpoints of the least metric.
+
+    Orbax's `BestN` takes NaN for the best, preserves everything while there is little, and deletes the best once a
+    manager was opened without its reading every checkpoint.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self.metrics: dict[int, float | None] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = ranking({checkpoint.step: self.metrics.get(checkpoint.step) for checkpoint in checkpoints})
+        return [checkpoint.step in best[: self.count] for checkpoint in checkpoints]
+
+
+def body_of(checkpoint: str, record: Any, step: int) -> dict[str, Any]:
+    """The body of a record. Raises `Damaged` unless it matches its own digest and belongs to ``step``.
+
+    Raises `CheckpointError` where it does and is of another format; without one it is of the first.
+    """
     try:
         body, sound = record["body"], record["sha256"] == json_digest(record["body"])
     except (KeyError, TypeError) as error:
         raise Damaged("its record is unreadable") from error
     if not sound:
         raise Damaged("its record differs from its own digest")
+    if (there := body.get("format", 1)) != FORMAT:
+        raise CheckpointError(f"{checkpoint} was written by another version (format {there} there, {FORMAT} here)")
     if body["step"] != step:
         raise Damaged(f"its record is that of step {body['step']}")
     return body
 
 
-def require_seal(folder: Path) -> None:
-    """Raise `Damaged` where a file of the checkpoint ``folder`` differs from its seal."""
-    if why := seal.broken(folder):
-        raise Damaged(why)
+def require_same_run(
+    checkpoint: str, meta: Mapping[str, Any], config: Mapping[str, Any], fingerprint: str, free: Sequence[str] = ()
+) -> None:
+    """Raise `CheckpointError`, naming the keys that differ, where ``meta`` is that of a run of another config or data.
+
+    Compared are ``meta["config"]``, but for what is ``free`` (see `differences`), and ``meta["fingerprint"]``.
+    """
+    if not {"config", "fingerprint"} <= meta.keys():
+        raise CheckpointError(f"{checkpoint} does not say of which config and data it is")
+    stored = {**meta["config"], "data fingerprint": meta["fingerprint"]}
+    if changed := differences(stored, {**config, "data fingerprint": fingerprint}, free):
+        raise CheckpointError(f"{checkpoint} is of another run: {'; '.join(changed)}")
 
 
 def require_fit(checkpoint: str, leaves: dict[str, Any], abstract_state: Any) -> None:
@@ -128,16 +175,19 @@ def nested(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreed(attempt: Callable[[], T]) -> T:
-    """The attempt's result; damage where any process met it, as all of them must try the same checkpoint next."""
-    result, damage = None, None
+    """The attempt's result; an error where any process met one, as all of them must do the same next."""
+    result, error = None, None
     try:
         result = attempt()
-    except Damaged as error:
-        damage = error
-    if jax.process_count() > 1 and not multihost_utils.process_allgather(damage is None).all():
-        raise damage or Damaged("another process cannot read it")
-    if damage:
-        raise damage
+    except (Damaged, CheckpointError) as met:
+        error = met
+    if jax.process_count() > 1:
+        rank = np.int32(0 if error is None else 1 if isinstance(error, Damaged) else 2)
+        worst = int(multihost_utils.process_allgather(rank).max())
+        if worst > rank:
+            error = (Damaged, CheckpointError)[worst - 1]("another process cannot read it")
+    if error:
+        raise error
     return cast(T, result)
 
 
@@ -169,31 +219,6 @@ def newest(
     if directory.is_dir() and (aside := sorted(path.name for path in directory.glob("damaged-*"))):
         raise CheckpointError(f"no sound checkpoint is left in {directory}, only {', '.join(aside)}")
     return None
-
-
-def set_aside(directory: Path, step: int) -> Path:
-    """Move a damaged checkpoint to a free name beside it, which is returned. Every process must call this together."""
-    names = [f"damaged-{step}", *(f"damaged-{step}-{i}" for i in range(2, 1000))]
-    target = next(directory / name for name in names if not (directory / name).exists())
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("maskdiff_jax: choose where to set a checkpoint aside")
-    if jax.process_index() == 0:
-        (directory / str(step)).rename(target)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("maskdiff_jax: checkpoint set aside")
-    return target
-
-
-def reason(error: BaseException) -> str:
-    """Why, in one short line: TensorStore wraps it in the path of reading and the whole storage specification."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if code := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = next(iter(str(error).split(" [tensorstore_spec")[0].splitlines()), "")
-    return f"{type(error).__name__}: {text if len(text) <= 200 else '… ' + text[-200:]}"
 
 
 def _shown(leaf: dict[str, Any] | None) -> str:

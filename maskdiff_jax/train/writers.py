@@ -7,6 +7,7 @@ writers can stand in a `MultiWriter`. Scalars are numbers or arrays of one eleme
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from maskdiff_jax.train.files import plain, write_atomically
+from maskdiff_jax.train.files import naming, plain, write_atomically
 
 Scalars = Mapping[str, Any]
+
+FLUSH_SECONDS = 120.0  # until TensorBoard sees at the latest what was written
 
 
 class Writer:
@@ -75,52 +78,77 @@ class JsonlWriter(Writer):
         self._pending |= {"step": int(step), **items}
 
     def flush(self) -> None:
-        if self._pending:
-            self._file.write(json.dumps(plain(self._pending), allow_nan=False) + "\n")
-            self._pending = {}
-        self._file.flush()
+        with naming(self.path):
+            if self._pending:
+                self._file.write(json.dumps(plain(self._pending), allow_nan=False) + "\n")
+                self._pending = {}
+            self._file.flush()
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            with naming(self.path):
+                self._file.close()
 
 
 class TensorBoardWriter(Writer):
-    """TensorBoard event files, without TensorFlow; what an earlier run wrote from ``purge_step`` on is hidden."""
+    """TensorBoard event files, without TensorFlow; what an earlier run wrote from ``purge_step`` on is hidden.
+
+    Every event is written by the caller. In tensorboardX's own `SummaryWriter` a thread does it, which ends at the
+    first error, as of a full disk; the queue to it then blocks the training for ever.
+    """
 
     def __init__(self, directory: str | Path, purge_step: int | None = None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
 
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+        self._directory, self._summary, self._event = directory, summary, event_pb2.Event
+        with naming(directory):
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            self._file = event_file_writer.EventsWriter(str(Path(directory) / "events"))
+        self._flushed = time.monotonic()
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(purge_step, session_log=start)
+
+    def _write(self, step: int, **content: Any) -> None:
+        with naming(self._directory):
+            self._file.write_event(self._event(wall_time=time.time(), step=step, **content))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self.flush()
 
     def write_scalars(self, step: int, scalars: Scalars) -> None:
         for name, value in scalars.items():
-            self._writer.add_scalar(name, number(value), step)
+            self._write(step, summary=self._summary.scalar(name, number(value)))
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         for name, value in images.items():
-            self._writer.add_images(name, np.asarray(value), step, dataformats="NHWC")
+            self._write(step, summary=self._summary.image(name, np.asarray(value), dataformats="NHWC"))
 
     def write_histograms(
         self, step: int, arrays: Mapping[str, Any], num_buckets: Mapping[str, int] | None = None
     ) -> None:
         for name, value in arrays.items():
             bins: Any = (num_buckets or {}).get(name, 30)
-            self._writer.add_histogram(name, np.asarray(value), step, bins=bins)
+            self._write(step, summary=self._summary.histogram(name, np.asarray(value), bins))
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         for name, value in texts.items():
-            self._writer.add_text(name, value, step)
+            self._write(step, summary=self._summary.text(name, value))
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         # As text: the hyper-parameter tab would want the final metrics at the same time.
-        self._writer.add_text("hparams", f"```\n{json.dumps(plain(hparams), indent=2)}\n```", 0)
+        self.write_texts(0, {"hparams": f"```\n{json.dumps(plain(hparams), indent=2)}\n```"})
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._flushed = time.monotonic()
+        with naming(self._directory):
+            self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._directory):
+            self._file.close()
 
 
 class LogWriter(Writer):

@@ -79,6 +79,12 @@ def test_streamed_equals_direct(rng):
         np.testing.assert_allclose(s.covariance, np.cov(x.astype(np.float64).T), rtol=1e-9, atol=1e-9)
 
 
+def test_a_count_that_nobody_knows(rng):
+    """The distance does not depend on it: statistics from elsewhere need not have one."""
+    a, b = statistics([features(rng, 30, 4)]), statistics([features(rng, 30, 4)])
+    assert frechet(a._replace(count=0), b) == frechet(a, b)
+
+
 def test_bad_input(rng):
     good = statistics([features(rng, 9, 4)])
     with pytest.raises(ValueError, match="at least 2 samples in each set, got 1"):
@@ -89,6 +95,8 @@ def test_bad_input(rng):
         frechet(good, good._replace(mean=good.mean * np.nan))
     with pytest.raises(ValueError, match="NaN"):
         statistics([np.array([[0.0, np.inf]])])
+    with pytest.raises(ValueError, match="unknown count"):
+        merge(good, good._replace(count=0))
     with pytest.raises(ValueError, match="no features"):
         statistics([])
     with pytest.raises(ValueError, match=r"\[b, d\], got shape \[2, 2, 1\]"):

@@ -8,11 +8,10 @@ def images(seed, n, shape=(4, 3, 2)):
     return np.random.default_rng(seed).uniform(-1, 1, (n, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("block", [1, 7, 50, 1024])
-def test_brute_force(block):
+def test_brute_force():
     queries, references = images(0, 33), images(1, 50)
     table = np.sqrt(np.square(queries[:, None].astype(np.float64) - references[None]).sum(axis=(2, 3, 4)))
-    distance, index = nearest(queries, references, block)
+    distance, index = nearest(queries, references)
     np.testing.assert_array_equal(index, table.argmin(1))
     np.testing.assert_allclose(distance, table.min(1), rtol=1e-12)
     assert nearest_distance(queries, references) == pytest.approx(table.min(1).mean(), rel=1e-12)
@@ -20,7 +19,7 @@ def test_brute_force(block):
 
 def test_copies_are_at_exactly_zero():
     references = images(1, 50) + np.float32(10)
-    distance, index = nearest(references[[7, 3]], references, block=8)
+    distance, index = nearest(references[[7, 3]], references)
     np.testing.assert_array_equal(distance, 0)
     np.testing.assert_array_equal(index, [7, 3])
 
@@ -38,10 +37,9 @@ def test_bad_input():
 def test_the_two_nearest_by_brute_force():
     queries, references = images(0, 20), images(1, 30)
     table = np.sqrt(np.square(queries[:, None].astype(np.float64) - references[None]).sum(axis=(2, 3, 4)))
-    for block in (4, 64):
-        distance, index = closest(queries, references, 3, block)
-        np.testing.assert_array_equal(index, table.argsort(1)[:, :3])
-        np.testing.assert_allclose(distance, np.sort(table, axis=1)[:, :3], rtol=1e-12)
+    distance, index = closest(queries, references, 3)
+    np.testing.assert_array_equal(index, table.argsort(1)[:, :3])
+    np.testing.assert_allclose(distance, np.sort(table, axis=1)[:, :3], rtol=1e-12)
 
 
 def test_the_share_of_copies_is_the_share_that_was_copied():

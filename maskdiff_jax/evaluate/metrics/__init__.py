@@ -1,0 +1,32 @@
+"""Metrics of generated images over features of any kind: ``compute(["fid", "kid"], fake, real)``."""
+
+from maskdiff_jax.evaluate.metrics.compute import compute as compute
+from maskdiff_jax.evaluate.metrics.compute import measure as measure
+from maskdiff_jax.evaluate.metrics.compute import needed as needed
+from maskdiff_jax.evaluate.metrics.copying import copying_score as copying_score
+from maskdiff_jax.evaluate.metrics.images import Images as Images
+from maskdiff_jax.evaluate.metrics.images import collect as collect
+from maskdiff_jax.evaluate.metrics.inception_score import inception_score as inception_score
+from maskdiff_jax.evaluate.metrics.kid import Spread as Spread
+from maskdiff_jax.evaluate.metrics.kid import kid as kid
+from maskdiff_jax.evaluate.metrics.memorisation import authentic_percent as authentic_percent
+from maskdiff_jax.evaluate.metrics.memorisation import closest_pairs as closest_pairs
+from maskdiff_jax.evaluate.metrics.memorisation import copied_share as copied_share
+from maskdiff_jax.evaluate.metrics.moments import Moments as Moments
+from maskdiff_jax.evaluate.metrics.moments import add as add
+from maskdiff_jax.evaluate.metrics.moments import fid as fid
+from maskdiff_jax.evaluate.metrics.moments import moments as moments
+from maskdiff_jax.evaluate.metrics.neighbours import nearest as nearest
+from maskdiff_jax.evaluate.metrics.neighbours import others as others
+from maskdiff_jax.evaluate.metrics.prdc import prdc as prdc
+from maskdiff_jax.evaluate.metrics.statistics_files import About as About
+from maskdiff_jax.evaluate.metrics.statistics_files import Reference as Reference
+from maskdiff_jax.evaluate.metrics.statistics_files import cached_reference as cached_reference
+from maskdiff_jax.evaluate.metrics.statistics_files import read_reference as read_reference
+from maskdiff_jax.evaluate.metrics.statistics_files import write_reference as write_reference
+from maskdiff_jax.evaluate.metrics.table import METRICS as METRICS
+from maskdiff_jax.evaluate.metrics.table import NEEDS as NEEDS
+from maskdiff_jax.evaluate.metrics.table import Metric as Metric
+from maskdiff_jax.evaluate.metrics.table import Needs as Needs
+from maskdiff_jax.evaluate.metrics.work import Options as Options
+from maskdiff_jax.evaluate.metrics.work import Work as Work

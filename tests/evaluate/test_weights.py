@@ -1,0 +1,90 @@
+"""Weights from files: both formats, digests, and files that are not what they should be."""
+
+import hashlib
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskdiff_jax.evaluate.features.weights import check_shapes, nested, read_weights
+
+ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full((1, 2), 0.5, np.float32)}
+
+
+def safetensors(arrays, names) -> bytes:
+    """The published format, written down once more."""
+    header, body = {"__metadata__": {"from": "test"}}, b""
+    for name, array in arrays.items():
+        offsets = [len(body), len(body) + array.nbytes]
+        header[name] = {"dtype": names[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
+        body += array.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64"}
+
+
+def write(path, arrays=ARRAYS):
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        path.write_bytes(safetensors(arrays, NAMES))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_arrays_and_digest(tmp_path, suffix):
+    path = write(tmp_path / f"w{suffix}")
+    arrays, digest = read_weights(path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array, strict=True)
+    assert read_weights(path, digest)[1] == read_weights(path, digest[:8].upper())[1] == digest
+    with pytest.raises(ValueError, match=f"have the SHA-256 {digest}, not 0000"):
+        read_weights(path, "0000")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_floats_become_float32(tmp_path, dtype):
+    """0 to 5 and a half are exact in all of them."""
+    path = write(tmp_path / "w.safetensors", {name: array.astype(jnp.dtype(dtype)) for name, array in ARRAYS.items()})
+    for name, array in read_weights(path)[0].items():
+        np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_broken_files_are_refused(tmp_path, suffix):
+    path = write(tmp_path / f"w{suffix}")
+    whole = path.read_bytes()
+    for cut in (0, 5, 40, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=rf"cannot be read as \{suffix}"):
+            read_weights(path)
+
+
+def test_objects_and_other_files_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        read_weights(tmp_path / "w.npz")
+    with pytest.raises(ValueError, match="I64"):
+        read_weights(write(tmp_path / "w.safetensors", {"x": np.zeros(2, np.int64)}))
+    with pytest.raises(ValueError, match=r"choose a file of \.npz, \.safetensors"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_names_are_paths():
+    assert nested({"a/b/c": 1, "a/d": 2, "e": 3}) == {"a": {"b": {"c": 1}, "d": 2}, "e": 3}
+
+
+def test_names_and_shapes_must_agree():
+    shapes = {name: array.shape for name, array in ARRAYS.items()}
+    check_shapes(ARRAYS, shapes, "it")
+    with pytest.raises(ValueError, match=r"^it lack c and 1 more$"):
+        check_shapes(ARRAYS, shapes | {"c": (1,), "d": (1,)}, "it")
+    with pytest.raises(ValueError, match=r"^it have b, which the network does not have$"):
+        check_shapes(ARRAYS, {"a/kernel": (2, 3)}, "it")
+    with pytest.raises(ValueError, match=r"b has shape \[1, 2\], not \[2, 1\]"):
+        check_shapes(ARRAYS, shapes | {"b": (2, 1)}, "it")

@@ -1,0 +1,1 @@
+"""A campaign of real faults against the real trainer: ``python -m tests.faults``."""
