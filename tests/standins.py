@@ -70,7 +70,8 @@ class Fake:
         script(self.tools / name, f'#!/usr/bin/env bash\necho "{name} $*" >>"$FAKE/calls"\n{text}\n')
 
     def start(self, *command: object, **environ: str) -> subprocess.Popen:
-        argv, pipe = list(map(str, command)), subprocess.PIPE
+        # Where the tests run in the background, Ctrl-C is ignored, which a shell could not change for itself.
+        argv, pipe = ["env", "--default-signal=INT", *map(str, command)], subprocess.PIPE
         return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=self.environ | environ, cwd=self.folder)
 
     def run(self, *command: object, **environ: str) -> tuple[int, str, str]:

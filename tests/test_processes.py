@@ -76,6 +76,7 @@ def test_two_processes_survive_both_kinds_of_loss(undisturbed, tmp_path):
     killed.kill()
     before, began = saved(workdir), time.monotonic()
     (status,), _, (errors,) = finish([survivor])
+    finish([killed])
     assert status == 1 and time.monotonic() - began < 30
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and "another process of this run is gone" in said[0]

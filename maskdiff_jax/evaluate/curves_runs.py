@@ -11,7 +11,18 @@ from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import read_jsonl
 
 # Keys in which the seeds of an arm may differ: the seed, and what a run may change when it goes on.
-FREE = ("seed", "name", "log", "profile", "sample", "evaluate", "resident")
+FREE = (
+    "seed",
+    "name",
+    "parallel",
+    "guard.max_bad_steps",
+    "debug_nans",
+    "log",
+    "profile",
+    "sample",
+    "evaluate",
+    "resident",
+)
 FREE += ("data.data_dir", "data.download", "data.path")
 MEANING = ("evaluate", "data", "codec", "process", "shift")  # sections that a held-out metric depends on
 
