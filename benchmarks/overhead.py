@@ -69,7 +69,7 @@ def choose_batch(least: float) -> int:
     while True:
         with tempfile.TemporaryDirectory() as folder, running(batch, 0, Path(folder)) as (run, state):
             bare = partial(repeat, run.step(state), next(run.data.batches), count=4)
-            _, seconds = timed(bare, bare(state))
+            _, seconds = timed(bare, jax.block_until_ready(bare(state)))
         if seconds / 4 >= least:
             return batch
         batch *= 2
