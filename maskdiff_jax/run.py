@@ -61,7 +61,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     check_workdir(workdir, config)
     mesh = mesh_for(config)
     shapes = [abstract_state(s.experiment.model, s.experiment.optimizer, mesh) for s in stages]
-    kept = config.log.keep_latest + len(stages)
+    kept = config.log.keep_latest + config.log.keep_best + len(stages)
     require_space(workdir, kept * max(map(nbytes, shapes)))
     started = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     inherited = None if started else inherit(config, stages[0])

@@ -13,6 +13,7 @@ and a seal, the SHA-256 of each of its files, which notices a flipped bit also w
 import shutil
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -92,7 +93,10 @@ class Checkpoints:
         self._warn = warn
         self._writing: int | None = None
         self._noise = ExitStack()  # that of a save under way, until someone waits for it
+        self._others: set[threading.Thread] = set()  # which there were before that save
         logging.get_absl_logger().addFilter(quiet)
+        if keep_best and not read_only:
+            self._best.metrics = self._metrics()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -110,8 +114,6 @@ class Checkpoints:
         )
         if self.directory.exists() and not self.directory.is_dir():
             raise CheckpointError(f"cannot open {self.directory}: not a directory")
-        if self._best.count and not self._read_only:
-            self._best.metrics = self._metrics()
         try:
             return _Manager(self.directory, options=options)
         except OSError as error:
@@ -169,6 +171,7 @@ class Checkpoints:
         self._writing = step
         self._best.metrics[step] = verify.ranked(metric)
         self._noise.enter_context(one_error_only())
+        self._others = set(threading.enumerate())
         try:
             self._manager.save(step, args=args, force=True)
         except Exception as error:
@@ -347,19 +350,22 @@ class Checkpoints:
     def _give_up(self, error: Exception) -> NoReturn:
         """Raise the error in words. What the failed save has left goes, for a full disk may be what failed it."""
         alone = jax.process_count() == 1  # closing and opening are barriers, at which not all processes may arrive
+        why, cause = seal.reason(error), error
         with self._noise.pop_all():
             if alone:
                 with suppress(Exception):
                     self._manager.close()
+            end = time.monotonic() + 2
+            for thread in set(threading.enumerate()) - self._others:  # those that meet more errors
+                threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # Orbax's own join raises
+            while cause is not None:  # whose frames hold the other writes, which complain when they go: let them here
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__cause__ or cause.__context__
             if jax.process_index() == 0:
                 seal.remove_unfinished(self.directory, f"{self._writing}.orbax-checkpoint-tmp*")
             if alone:
                 with suppress(CheckpointError):
                     self._manager = self._open()  # which again knows the old steps that were to go
-            why, cause = seal.reason(error), error
-            while cause is not None:  # their frames hold the other writes, which complain when they go
-                traceback.clear_frames(cause.__traceback__)
-                cause = cause.__cause__ or cause.__context__
             raise CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {why}") from error
 
     def close(self) -> None:
