@@ -30,24 +30,8 @@ from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
 from maskdiff_jax.train.stop import interruptible
 from maskdiff_jax.train.verify import require_same_run
-from maskdiff_jax.train.workdir import differences
+from maskdiff_jax.train.workdir import FREE, differences
 from maskdiff_jax.train.writers import open_writers
-
-# What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
-FREE = (
-    "name",
-    "parallel",
-    "guard.max_bad_steps",
-    "debug_nans",
-    "log",
-    "profile",
-    "sample",
-    "evaluate",
-    "resident",
-    "data.data_dir",
-    "data.download",
-    "data.path",
-)
 
 
 def train(config: ConfigDict, workdir: Path) -> int:

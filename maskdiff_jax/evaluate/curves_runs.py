@@ -6,24 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskdiff_jax.evaluate.curves import AXES, Curve, curve_of
+from maskdiff_jax.train import workdir
 from maskdiff_jax.train.files import read_json
 from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.train.writers import read_jsonl
 
 # Keys in which the seeds of an arm may differ: the seed, and what a run may change when it goes on.
-FREE = (
-    "seed",
-    "name",
-    "parallel",
-    "guard.max_bad_steps",
-    "debug_nans",
-    "log",
-    "profile",
-    "sample",
-    "evaluate",
-    "resident",
-)
-FREE += ("data.data_dir", "data.download", "data.path")
+FREE = ("seed", *workdir.FREE)
 MEANING = ("evaluate", "data", "codec", "process", "shift")  # sections that a held-out metric depends on
 
 

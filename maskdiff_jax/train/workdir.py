@@ -6,6 +6,22 @@ from typing import Any
 
 from maskdiff_jax.train.files import plain
 
+# What may differ from the workdir's config when a run goes on: nothing here changes what is learned.
+FREE = (
+    "name",
+    "parallel",
+    "guard.max_bad_steps",
+    "debug_nans",
+    "log",
+    "profile",
+    "sample",
+    "evaluate",
+    "resident",
+    "data.data_dir",
+    "data.download",
+    "data.path",
+)
+
 _ABSENT = object()
 
 
