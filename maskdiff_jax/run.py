@@ -5,7 +5,6 @@ import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,23 +12,23 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax import inference
+from maskdiff_jax import inference, reporting
 from maskdiff_jax.build import mesh_for
-from maskdiff_jax.config import default_config
 from maskdiff_jax.data import PREPARERS, Feed, feed
 from maskdiff_jax.handover import Inherited, final_params, hand_over, inherit
 from maskdiff_jax.models.transfer import format_transfer
-from maskdiff_jax.parts import ConfigError, complete
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.sitting import Sitting, key_of
-from maskdiff_jax.stages import Stage, build_stages, stage_at
-from maskdiff_jax.train.checkpoint import Checkpoints, Restored, nbytes, require_space
+from maskdiff_jax.stages import Stage, build_stages, same_run, stage_at
+from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import write_json
 from maskdiff_jax.train.parallel import batch_sharding
 from maskdiff_jax.train.progress import say
+from maskdiff_jax.train.reading import Restored
+from maskdiff_jax.train.space import nbytes, require_space
 from maskdiff_jax.train.state import TrainState, abstract_state, init_state
 from maskdiff_jax.train.stop import interruptible
-from maskdiff_jax.train.verify import require_same_run
 from maskdiff_jax.train.workdir import FREE, differences
 from maskdiff_jax.train.writers import open_writers
 
@@ -71,15 +70,14 @@ def train(config: ConfigDict, workdir: Path) -> int:
         jax.debug_infs(config.debug_nans),
     ):
         restored = checkpoints.restore(
-            lambda step: shapes[stage_at(stages, step).number], lambda step, meta: _accept(stages, config, step, meta)
+            lambda step: shapes[stage_at(stages, step).number], same_run(config, checkpoints.directory, stages)
         )
-        if restored is not None:
-            write_json(workdir / "config.json", config.to_dict())  # what is free to change may have
         step, seconds = (0, 0.0) if restored is None else (restored.step, restored.meta["seconds"])
         stage = stage_at(stages, step)
         data = first if stage.number == 0 else _feed(stage, mesh)
         if restored is not None:
             _resume(stage, data, restored)  # may refuse, before the writers drop the lines of later steps
+            write_json(workdir / "config.json", config.to_dict())  # what is free to change may have
         resumed_from = -1 if restored is None else step  # anew, step 0 is measured anew
         with closing(open_writers(workdir, resumed_from=resumed_from, board=log.board)) as writer:
             sitting = Sitting(config, workdir, mesh, checkpoints, writer, seconds)
@@ -98,7 +96,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         say(f"\nstopped and saved at step {done} of {stages[-1].stop}; to continue:\n  {command}")
         return stopped.status
     average = get_ema(state.opt_state, stages[-1].experiment.config.ema[0])
-    inference.write_report(stages[-1], config, inference.Trained(average, done, sitting.seconds), workdir)
+    reporting.write_report(stages[-1], config, inference.Trained(average, done, sitting.seconds), workdir)
     return 0
 
 
@@ -125,13 +123,6 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
             )
     elif found := [name for name in ("checkpoints", "metrics.jsonl", "report.json") if (workdir / name).exists()]:
         raise ConfigError(f"{workdir} has {' and '.join(found)} but no config.json: choose another --workdir")
-
-
-def _accept(stages: tuple[Stage, ...], config: ConfigDict, step: int, meta: dict[str, Any]) -> None:
-    """Raise CheckpointError for a checkpoint that a run of another config or of other data has left."""
-    stored = complete(ConfigDict(meta["config"]), default_config()).to_dict()
-    fingerprint = stage_at(stages, step).experiment.dataset.fingerprint
-    require_same_run(f"checkpoint {step}", meta | {"config": stored}, config.to_dict(), fingerprint, FREE)
 
 
 def _check_shared(workdir: Path) -> None:

@@ -6,6 +6,7 @@ counts through all stages, so the position in a run, (stage, step in stage), is 
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from ml_collections import ConfigDict
 from maskdiff_jax.build import Experiment, abstract_batch, build
 from maskdiff_jax.config import default_config
 from maskdiff_jax.models.transfer import plan_transfer
-from maskdiff_jax.parts import ConfigError, check_keys
+from maskdiff_jax.parts import ConfigError, check_keys, complete
 from maskdiff_jax.train.flops import training_flops
+from maskdiff_jax.train.verify import require_same_run
+from maskdiff_jax.train.workdir import FREE
 
 # Keys that belong to the run as a whole.
 OF_THE_RUN = ("seed", "parallel", "debug_nans", "profile", "stages", "init_from", "sample", "evaluate", "log")
@@ -71,6 +74,23 @@ def build_stages(config: ConfigDict) -> tuple[Stage, ...]:
 def stage_at(stages: Sequence[Stage], step: int) -> Stage:
     """The stage whose parameters a checkpoint of ``step`` holds: at an edge, the one that ends there."""
     return next((stage for stage in stages if step <= stage.stop), stages[-1])
+
+
+def same_run(
+    config: ConfigDict, folder: Path, stages: Sequence[Stage] | None = None
+) -> Callable[[int, dict[str, Any]], None]:
+    """``accept(step, meta)`` for `Checkpoints.restore`: refuses what a run of another config has left in ``folder``.
+
+    With the run's ``stages``, also what a run on other data has: training goes on with the same data only, while a
+    trained network may be used on others. It raises CheckpointError.
+    """
+
+    def accept(step: int, meta: dict[str, Any]) -> None:
+        known = {"config": complete(ConfigDict(meta["config"]), default_config()).to_dict()} if "config" in meta else {}
+        fingerprint = None if stages is None else stage_at(stages, step).experiment.dataset.fingerprint
+        require_same_run(f"checkpoint {step} in {folder}", meta | known, config.to_dict(), fingerprint, FREE)
+
+    return accept
 
 
 def check_handover(old: Any, fresh: Any, settings: ConfigDict) -> None:

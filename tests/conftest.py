@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts, and for the 
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook below finds it by its name)
@@ -38,10 +39,38 @@ def data_dir() -> Path:
     return folder
 
 
-SLOWEST = (
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> Path:
+    """An empty folder for the compiled programs of this session, or of this worker of it."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compiled_once(compiled):
+    """For whole runs, which compile the same programs: JAX keeps them on disk, where the later runs find them."""
+    options = {
+        "jax_compilation_cache_dir": str(compiled),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for settings in (options, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # which has looked at the settings already
+        if settings is options:
+            yield
+
+
+SLOWEST = (  # the longest first
+    "test_processes.py",
     "test_main.py",
     "test_staged_runs.py",
+    "test_faults.py",
     "test_contract.py",
+    "test_checkpoint_runs.py",
+    "test_engines.py",
+    "test_bad_steps.py",
     "test_cifar.py",
     "test_folder.py",
     "test_plan.py",
@@ -51,4 +80,5 @@ SLOWEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs first: with two workers the suite then ends when its work does."""
-    items.sort(key=lambda item: item.path.name not in SLOWEST)
+    rank = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

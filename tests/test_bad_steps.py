@@ -1,15 +1,20 @@
 """A run whose every step goes bad: it ends in one line, and what it leaves reproduces the first bad step."""
 
 import json
+import re
 
 import jax
 import numpy as np
+import pytest
 
 from maskdiff_jax import inference
 from maskdiff_jax.data import ingest
 from maskdiff_jax.stages import build_stages
 from maskdiff_jax.train.checkpoint import Checkpoints
-from tests.cli import TINY, command, here
+from tests.cli import TINY, here
+from tests.faults.poison import Poison
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 # The first updates make parameters of 1e30, whose products overflow.
 DIVERGING = (*TINY, "--config.steps=60", "--config.schedule.learning_rate=1e30", "--config.log.checkpoint_every=5")
@@ -30,12 +35,13 @@ def test_too_many_bad_steps_end_a_run_and_can_be_reproduced(tmp_path, capsys):
     batch, key = ingest(experiment.augment, raw), jax.random.wrap_key_data(np.array(bad["key"], np.uint32))
     loss, _ = jax.jit(experiment.objective.loss)(saved.params, batch, key)
     assert not np.isfinite(loss)
-    fresh = experiment.model.init(jax.random.key(0))
+    fresh = jax.jit(experiment.model.init)(jax.random.key(0))
     assert np.isfinite(jax.jit(experiment.objective.loss)(fresh, batch, key)[0])
 
 
-def test_debug_nans_names_the_operation_and_where_it_stands(tmp_path):
-    process = command(*DIVERGING, f"--workdir={tmp_path / 'run'}", "--config.debug_nans=True")
-    error = process.communicate(timeout=120)[1].strip().splitlines()[-1]
-    assert process.returncode == 1
-    assert error.startswith("error: invalid value (") and ".py:" in error
+def test_debug_nans_names_the_operation_and_where_it_stands(tmp_path, capsys):
+    """The first that sees the NaN of one pixel: it picks the images of the batch."""
+    poison = Poison(3, "nan").put(tmp_path / "poison")
+    assert here(*TINY, "--config.steps=60", *poison, f"--workdir={tmp_path / 'run'}", "--config.debug_nans=True") == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"error: invalid value \(nan\) encountered in gather, at .*/data/device\.py:\d+: .+", error)

@@ -7,11 +7,12 @@ from contextlib import closing
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.writers import read_jsonl
 from tests.cli import TINY, here
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 STAGES = (
     "--config=configs/digits_maskdm.py",
@@ -29,23 +30,6 @@ def record(workdir, step):
     """What a checkpoint says of itself: the SHA-256 of every array and the position in the data."""
     body = json.loads((workdir / "checkpoints" / str(step) / "record" / "metadata").read_text())["body"]
     return body["leaves"], body["data"]["step"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """These runs compile the same programs: JAX keeps them on disk, where the later runs find them."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for settings in (options, before):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # which has looked at the settings already
-        if settings is options:
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -10,33 +10,26 @@ and a seal, the SHA-256 of each of its files, which notices a flipped bit also w
     directory/damaged-1400/    one that did not verify, moved aside and never deleted
 """
 
-import shutil
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
-from maskdiff_jax.train import seal, verify
-from maskdiff_jax.train.digest import describe, flatten
+from maskdiff_jax.train import failing, keeping, reading, seal, verify
+from maskdiff_jax.train.digest import flatten
 from maskdiff_jax.train.orbax_noise import one_error_only, quiet
-from maskdiff_jax.train.verify import Average, CheckpointError, Damaged, SavedParams, agreed
+from maskdiff_jax.train.reading import Accept, Restored, SavedParams
+from maskdiff_jax.train.verify import Average, CheckpointError, Damaged
 
 T = TypeVar("T")
-
-# (step, meta) -> None: may refuse a checkpoint by raising, before any array is read.
-Accept = Callable[[int, dict[str, Any]], None]
 
 
 class _Manager(ocp.CheckpointManager):
@@ -46,15 +39,6 @@ class _Manager(ocp.CheckpointManager):
         # The runtime agrees on a step to stop at from the steps that it is asked about, in order. Orbax asks again, and
         # from its thread about a step that has passed, which would move what was agreed.
         return False
-
-
-class Restored(NamedTuple):
-    """What `Checkpoints.restore` returns: the state, the data pipeline's state, and the caller's ``meta``, as saved."""
-
-    step: int
-    state: Any
-    data: dict[str, Any]
-    meta: dict[str, Any]
 
 
 class Checkpoints:
@@ -79,14 +63,10 @@ class Checkpoints:
         read_only: bool = False,
         warn: Callable[[str], Any] = logging.warning,
     ):
-        if keep_latest < 1:
-            raise ValueError(f"keep_latest must be at least 1, got {keep_latest}")
-        if keep_every is not None and keep_every < 1:
-            raise ValueError(f"keep_every must be at least 1 or None, got {keep_every}")
-        if keep_best < 0:
-            raise ValueError(f"keep_best must be at least 0, got {keep_best}")
+        keeping.check(keep_latest, keep_every, keep_best)
         self.directory = Path(directory).absolute()
-        self._best = verify.Best(keep_best)
+        self._reader = reading.Reader(self.directory, reading.Load(_record_in, _arrays_in, _some_in))
+        self._best = keeping.Best(keep_best)
         policies = [LatestN(keep_latest), CustomSteps(list(keep_steps)), self._best]
         self._policy = AnyPreservationPolicy(policies + ([EveryNSteps(keep_every)] if keep_every else []))
         self._read_only = read_only
@@ -96,7 +76,7 @@ class Checkpoints:
         self._others: set[threading.Thread] = set()  # which there were before that save
         logging.get_absl_logger().addFilter(quiet)
         if keep_best and not read_only:
-            self._best.metrics = self._metrics()
+            self._best.metrics = self._reader.metrics()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -107,7 +87,7 @@ class Checkpoints:
             cleanup_tmp_directories=not self._read_only,
             lightweight_initialize=True,  # a damaged checkpoint must not stop the opening
             async_options=ocp.options.AsyncOptions(
-                barrier_sync_fn=_unless_failing(ocp.multihost.get_barrier_sync_fn()),
+                barrier_sync_fn=failing.unless_failing(ocp.multihost.get_barrier_sync_fn()),
                 post_finalization_callback=self._seal,
                 create_directories_asynchronously=False,  # where that fails, threads would wait for them for ever
             ),
@@ -115,7 +95,7 @@ class Checkpoints:
         if self.directory.exists() and not self.directory.is_dir():
             raise CheckpointError(f"cannot open {self.directory}: not a directory")
         try:
-            return _Manager(self.directory, options=options)
+            return _Manager(self.directory, options=options, item_handlers=_handlers())
         except OSError as error:
             raise CheckpointError(f"cannot open {self.directory}: {seal.reason(error)}") from error
 
@@ -127,10 +107,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps on disk in increasing order, damaged ones included until `restore` meets them."""
-        # Not Orbax's list: it leaves out a checkpoint that lost its metadata file, which would then go unnoticed.
-        if not self.directory.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit() and path.is_dir())
+        return self._reader.steps()
 
     def latest_step(self) -> int | None:
         """The newest step on disk or being written, verified or not."""
@@ -139,7 +116,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step with the least metric of those whose record is sound, the latest of equal ones; None without any."""
         self.wait()
-        return next(iter(verify.ranking(self._metrics())), None)
+        return next(iter(keeping.ranking(self._reader.metrics())), None)
 
     def save(
         self,
@@ -169,7 +146,7 @@ class Checkpoints:
         record = verify.make_record(step, state, data, meta, metric)
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         self._writing = step
-        self._best.metrics[step] = verify.ranked(metric)
+        self._best.metrics[step] = keeping.ranked(metric)
         self._noise.enter_context(one_error_only())
         self._others = set(threading.enumerate())
         try:
@@ -183,13 +160,13 @@ class Checkpoints:
     def restore(self, abstract_state: Any, accept: Accept | None = None) -> Restored | None:
         """The newest checkpoint that verifies; None where there has never been one.
 
-        ``abstract_state`` (see `abstract`) gives the tree, shapes, dtypes and shardings, or is a function ``step ->
-        tree`` where they depend on the step; a leaf given as ``...`` is neither read nor verified. ``accept`` may
-        refuse a sound checkpoint by raising. Newer checkpoints that fail are reported and, once an older one has
+        ``abstract_state`` (see `reading.abstract`) gives the tree, shapes, dtypes and shardings, or is a function
+        ``step -> tree`` where they depend on the step; a leaf given as ``...`` is neither read nor verified. ``accept``
+        may refuse a sound checkpoint by raising. Newer checkpoints that fail are reported and, once an older one has
         verified, moved aside. Raises `CheckpointError` where none verifies, and where a sound one was saved from
         another model or by another version.
         """
-        return self._newest(lambda step: self._read(step, abstract_state, accept), self._set_aside)
+        return self._newest(lambda step: self._reader.state(step, abstract_state, accept), self._set_aside)
 
     def restore_step(self, step: int, abstract_state: Any, accept: Accept | None = None) -> Restored:
         """The checkpoint of one step, verified as by `restore`; moves nothing.
@@ -198,16 +175,16 @@ class Checkpoints:
         """
         self.wait()
         if step not in self.steps():
-            raise CheckpointError(f"no checkpoint {step} in {self.directory}; {self._there()}")
+            raise self._absent(f"no checkpoint {step} in {self.directory}")
         try:
-            return self._read(step, abstract_state, accept)
+            return self._reader.state(step, abstract_state, accept)
         except Damaged as error:
-            raise CheckpointError(f"{self._called(step)} is damaged: {error}") from error
+            raise CheckpointError(f"{self._reader.called(step)} is damaged: {error}") from error
 
     def restore_best(self, abstract_state: Any, accept: Accept | None = None) -> Restored:
         """As `restore_step`, of the `best_step`. Raises `CheckpointError` where no checkpoint has a metric, too."""
         if (step := self.best_step()) is None:
-            raise CheckpointError(f"no checkpoint in {self.directory} has a metric to be the best by; {self._there()}")
+            raise self._absent(f"no checkpoint in {self.directory} has a metric to be the best by")
         return self.restore_step(step, abstract_state, accept)
 
     def restore_named(self, name: str, abstract_state: Any, accept: Accept | None = None) -> Restored | None:
@@ -215,29 +192,29 @@ class Checkpoints:
         if name in NAMED:
             return NAMED[name](self, abstract_state, accept)
         if not name.isdecimal():
-            raise CheckpointError(f"no checkpoint {name!r}: name a step, or {' or '.join(NAMED)}; {self._there()}")
+            raise self._absent(f"no checkpoint {name!r}: name a step, or {' or '.join(NAMED)}")
         return self.restore_step(int(name), abstract_state, accept)
 
     def read_params(self, average: Average = None) -> SavedParams:
-        """The parameters of the newest checkpoint that verifies, on the default device, whatever model they are of.
+        """The parameters of the newest checkpoint that verifies, as NumPy arrays, whatever model they are of.
 
         ``average``: None for the raw ones, a decay for that average of them, "first" for the first decay of
         ``meta["config"]["ema"]``. The record tells the tree; nothing else is read. Newer checkpoints that fail are
         reported and stay where they are. Raises `CheckpointError` where there is none, where none verifies, and where
         there is no such average. In a distributed run every process holds a copy of its own.
         """
-        return self._newest_of_a_run(lambda step: self._read_params(step, average))
+        return self._newest_of_a_run(lambda step: self._reader.params(step, average))
 
     def shapes(self, average: Average = None) -> SavedParams:
         """As `read_params`, with shapes and dtypes in the place of the arrays: from the newest sound record alone.
 
         Arrays are neither read nor verified, so `read_params` may have to fall back to an older checkpoint than this.
         """
-        return self._newest_of_a_run(lambda step: self._shapes(step, average))
+        return self._newest_of_a_run(lambda step: self._reader.shapes(step, average))
 
     def _newest(self, read: Callable[[int], T], set_aside: Callable[[int], str] = lambda _: "") -> T | None:
         self.wait()
-        return verify.newest(self.directory, self.steps(), read, self._warn, set_aside)
+        return reading.newest(self.directory, self.steps(), read, self._warn, set_aside)
 
     def _set_aside(self, step: int) -> str:
         if self._read_only:
@@ -252,92 +229,8 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.directory}")
         return found
 
-    def _read(self, step: int, abstract_state: Any, accept: Accept | None) -> Restored:
-        body = agreed(lambda: self._sealed_record(step))
-        if accept is not None:
-            accept(step, body["meta"])
-        wanted = abstract_state(step) if callable(abstract_state) else abstract_state
-        verify.require_fit(self._called(step), body["leaves"], wanted)
-        state = agreed(lambda: self._arrays(step, wanted))
-        read = describe(state)
-        agreed(lambda: verify.require_equal(read, body["leaves"]))
-        return Restored(step, state, body["data"], body["meta"])
-
-    def _read_params(self, step: int, average: Average) -> SavedParams:
-        body = agreed(lambda: self._sealed_record(step))
-        paths = verify.params_in(self._called(step), body, average)
-        arrays = agreed(lambda: self._some_arrays(step, set(paths.values())))
-        read = describe(arrays)
-        agreed(lambda: verify.require_equal(read, body["leaves"]))
-        return SavedParams(step, verify.nested({name: arrays[path] for name, path in paths.items()}), body["meta"])
-
-    def _shapes(self, step: int, average: Average) -> SavedParams:
-        body = agreed(lambda: self._record(step))
-        leaves = body["leaves"]
-        found = verify.params_in(self._called(step), body, average)
-        shapes = {name: jax.ShapeDtypeStruct(leaves[at]["shape"], leaves[at]["dtype"]) for name, at in found.items()}
-        return SavedParams(step, verify.nested(shapes), body["meta"])
-
-    def _called(self, step: int) -> str:
-        return f"checkpoint {step} in {self.directory}"
-
-    def _there(self) -> str:
-        return f"there are: {', '.join(map(str, self.steps())) or 'none'}"
-
-    def _metrics(self) -> dict[int, float | None]:
-        """{step: metric} of the checkpoints on disk whose record is sound."""
-        found = {}
-        for step in self.steps():
-            with suppress(Damaged):  # `restore` will speak of it
-                found[step] = agreed(lambda step=step: self._record(step)).get("metric")
-        return found
-
-    def _sealed_record(self, step: int) -> dict[str, Any]:
-        broken = seal.broken(self.directory / str(step))
-        try:
-            body = self._record(step)  # which knows another version, that may seal in another way
-        except Damaged as error:
-            raise Damaged(broken or str(error)) from error
-        if broken:
-            raise Damaged(broken)
-        return body
-
-    def _record(self, step: int) -> dict[str, Any]:
-        handler, args = ocp.JsonCheckpointHandler(), ocp.args.JsonRestore()
-        record = self._load(step, "record", lambda at: handler.restore(at, args=args))
-        return verify.body_of(self._called(step), record, step)
-
-    def _arrays(self, step: int, abstract_state: Any) -> Any:
-        target = jax.tree.map(_placed, abstract_state)
-        args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-        return self._load(step, "state", lambda at: ocp.PyTreeCheckpointHandler().restore(at, args=args))
-
-    def _some_arrays(self, step: int, paths: set[str]) -> dict[str, jax.Array]:
-        """{path: array} of a state of unknown structure, each on the default device and committed to none."""
-
-        def load(at: Path) -> Any:
-            handler = ocp.PyTreeCheckpointHandler()
-            # Orbax's own account of the tree: a record's paths do not tell sequences from dicts, which Orbax minds.
-            tree = handler.metadata(at).tree
-            leaves = [leaf if path in paths else ... for path, leaf in flatten(tree).items()]
-            wanted = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-            return handler.restore(at, args=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy))
-
-        arrays = flatten(self._load(step, "state", load))
-        if missing := paths - arrays.keys():
-            raise Damaged(f"leaf {min(missing)} is missing")
-        return {path: jnp.asarray(array) for path, array in arrays.items()}
-
-    def _load(self, step: int, item: str, load: Callable[[Path], Any]) -> Any:
-        # The manager's own `restore` ends in a barrier, at which the others would wait for a process that failed.
-        try:
-            with one_error_only():
-                return load(epath.Path(self.directory) / str(step) / item)
-        except (MemoryError, jax.errors.JaxRuntimeError):  # of this machine, not of the checkpoint
-            raise
-        except Exception as error:  # whatever broken files provoke
-            raise Damaged(f"cannot be read: {seal.reason(error)}") from error
+    def _absent(self, why: str) -> CheckpointError:
+        return CheckpointError(f"{why}; there are: {', '.join(map(str, self.steps())) or 'none'}")
 
     def wait(self) -> None:
         """Block until the last save is on disk. Raises `CheckpointError` where it failed."""
@@ -350,19 +243,14 @@ class Checkpoints:
     def _give_up(self, error: Exception) -> NoReturn:
         """Raise the error in words. What the failed save has left goes, for a full disk may be what failed it."""
         alone = jax.process_count() == 1  # closing and opening are barriers, at which not all processes may arrive
-        why, cause = seal.reason(error), error
+        why = seal.reason(error)
         with self._noise.pop_all():
             if alone:
                 with suppress(Exception):
                     self._manager.close()
-            end = time.monotonic() + 2
-            for thread in set(threading.enumerate()) - self._others:  # those that meet more errors
-                threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # Orbax's own join raises
-            while cause is not None:  # whose frames hold the other writes, which complain when they go: let them here
-                traceback.clear_frames(cause.__traceback__)
-                cause = cause.__cause__ or cause.__context__
+            failing.let_finish(error, self._others)
             if jax.process_index() == 0:
-                seal.remove_unfinished(self.directory, f"{self._writing}.orbax-checkpoint-tmp*")
+                failing.remove_unfinished(self.directory, f"{self._writing}.orbax-checkpoint-tmp*")
             if alone:
                 with suppress(CheckpointError):
                     self._manager = self._open()  # which again knows the old steps that were to go
@@ -384,40 +272,28 @@ NAMED: dict[str, Callable[[Checkpoints, Any, Accept | None], Restored | None]] =
 }
 
 
-def abstract(state: Any) -> Any:
-    """The shapes, dtypes and shardings of a state: what `Checkpoints.restore` restores into."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+def _handlers() -> dict[str, Any]:
+    # Devices with copies of an array share its writing, by a program for each shape that cuts it: not for small ones.
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20)
+    types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    return {"state": ocp.PyTreeCheckpointHandler(type_handler_registry=types), "record": ocp.JsonCheckpointHandler()}
 
 
-def nbytes(state: Any) -> int:
-    """The size of a state, concrete or abstract, in bytes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+def _record_in(folder: Path) -> Any:
+    return ocp.JsonCheckpointHandler().restore(epath.Path(folder), args=ocp.args.JsonRestore())
 
 
-def require_space(path: str | Path, size: int) -> None:
-    """Raise `CheckpointError` unless ``size`` bytes are free where ``path`` is, or would be created."""
-    path = Path(path).absolute()
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size:
-        raise CheckpointError(f"not enough disk for {path}: {size / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+def _arrays_in(folder: Path, target: Any) -> Any:
+    args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+    return ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=args)
 
 
-def _unless_failing(barrier: Callable[..., None]) -> Callable[..., None]:
-    """The barrier, at which a save that has failed raises: Orbax would wait 20 minutes for the others to come there."""
-
-    def sync(*, key: str, timeout_ms: int) -> None:
-        in_background = threading.current_thread() is not threading.main_thread()
-        if in_background and (error := sys.exception()):
-            raise error
-        barrier(key=key, timeout_ms=timeout_ms)
-
-    return sync
-
-
-def _placed(leaf: Any) -> Any:
-    """Without a sharding Orbax would want the devices that the checkpoint was saved from."""
-    if leaf is ... or getattr(leaf, "sharding", None) is not None:
-        return leaf
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _some_in(folder: Path, paths: set[str]) -> dict[str, np.ndarray]:
+    handler, at = ocp.PyTreeCheckpointHandler(), epath.Path(folder)
+    # Orbax's own account of the tree: a record's paths do not tell sequences from dicts, which Orbax minds.
+    tree = handler.metadata(at).tree
+    leaves = [leaf if path in paths else ... for path, leaf in flatten(tree).items()]
+    wanted = jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    read = flatten(handler.restore(at, args=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy)))
+    return {path: np.asarray(array) for path, array in read.items()}

@@ -59,8 +59,10 @@ def form(leaf: Any) -> dict[str, Any]:
     return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
 
 
-def host_array(leaf: jax.Array) -> np.ndarray:
+def host_array(leaf: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array, in this host's memory."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(leaf)
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

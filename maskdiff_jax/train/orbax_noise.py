@@ -5,9 +5,10 @@ import gc
 import inspect
 import logging
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -21,11 +22,43 @@ def quiet(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def one_error_only() -> Iterator[None]:
-    """Let a failing restore raise its first error, and no more.
+    """Let a failing restore or save raise its first error, and no more. Several may overlap, and end in any order.
 
     Orbax reads all arrays concurrently and closes its event loop at the first failure. Each read that is still under
     way then prints a traceback from another thread, hundreds of lines that bury the one that matters.
     """
+    with _SILENCE:
+        try:
+            yield
+        except Exception as error:
+            time.sleep(0.1)  # the other threads' reads end within milliseconds
+            traceback.clear_frames(error.__traceback__)  # they hold the reads' coroutines, which complain when they go
+            gc.collect()
+            raise
+
+
+class _Shared:
+    """A context of which there is one at a time, from the first entry to the last exit."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[None]]):
+        self._make, self._users = make, 0
+        self._lock, self._entered = threading.Lock(), contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._entered.enter_context(self._make())
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._entered.close()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
     excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
 
     def on_exception(kind, error, trace):
@@ -41,14 +74,12 @@ def one_error_only() -> Iterator[None]:
     asyncio_log.addFilter(_nothing)  # "exception was never retrieved", once per read
     try:
         yield
-    except Exception as error:
-        time.sleep(0.1)  # the other threads' reads end within milliseconds
-        traceback.clear_frames(error.__traceback__)  # they hold the reads' coroutines, which complain when they go
-        gc.collect()
-        raise
     finally:
         sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
         asyncio_log.removeFilter(_nothing)
+
+
+_SILENCE = _Shared(_silence)
 
 
 def _nothing(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""The files of checkpoints: seals, what becomes of damaged and unfinished ones, and why a file cannot be had.
+"""The files of checkpoints: seals, what becomes of damaged ones, and why a file cannot be had.
 
 A seal is the SHA-256 of every file of a checkpoint, committed with it. The digests of the arrays prove what was
 restored; a seal notices a flipped bit also where it would change no value yet.
@@ -8,8 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import time
 from pathlib import Path
 
 import jax
@@ -27,9 +25,13 @@ def seal(folder: Path, items: tuple[str, ...]) -> None:
     write_atomically(folder / NAME, (json.dumps(digests, indent=1) + "\n").encode())
 
 
+def is_there(folder: Path) -> bool:
+    return (folder / NAME).exists()
+
+
 def broken(folder: Path) -> str | None:
     """What differs from the seal, in words; None where nothing does, or where there is no seal."""
-    if not (folder / NAME).exists():
+    if not is_there(folder):
         return None
     try:
         digests = json.loads((folder / NAME).read_text(encoding="utf-8"))
@@ -54,19 +56,6 @@ def set_aside(directory: Path, step: int) -> Path:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("maskdiff_jax: checkpoint set aside")
     return target
-
-
-def remove_unfinished(directory: Path, pattern: str) -> None:
-    """Delete the folders of a save that failed. Writes still under way make them anew: until that ends, or 10 s."""
-    calm = 0
-    for _ in range(200):
-        found = list(directory.glob(pattern))
-        calm = 0 if found else calm + 1
-        if calm == 5:
-            return
-        for folder in found:
-            shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
 
 
 def reason(error: BaseException) -> str:

@@ -25,8 +25,10 @@ FREE = (
 _ABSENT = object()
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
-    """How a stored configuration differs from a new one, outside the sections (or dotted keys) in ``free``.
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = (), there: str = "in the workdir"
+) -> list[str]:
+    """How a configuration that is stored ``there`` differs from a new one, outside the sections (or keys) in ``free``.
 
     One line per key: "optimizer.lr: 0.001 in the workdir, 0.002 now".
     """
@@ -37,7 +39,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[s
         same = a == b and isinstance(a, bool) == isinstance(b, bool)
         place = key.rpartition("].")[2]  # in an entry of a list of sections, keys have the names of their own
         if not same and not any(place == section or place.startswith(f"{section}.") for section in free):
-            lines.append(f"{key}: {_shown(a)} in the workdir, {_shown(b)} now")
+            lines.append(f"{key}: {_shown(a)} {there}, {_shown(b)} now")
     return lines
 
 

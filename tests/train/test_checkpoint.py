@@ -1,5 +1,6 @@
 """Checkpoints: bit identity, and which of them is read and which refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints, abstract
+from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from maskdiff_jax.train.digest import array_digest, json_digest
+from maskdiff_jax.train.reading import abstract
 from maskdiff_jax.train.verify import require_same_run
 
 DATA, META = {"epoch": 3, "position": [5, 7]}, {"config": {"lr": 1e-3}, "fingerprint": "f", "versions": {"jax": "0"}}
@@ -74,6 +76,20 @@ def files(step_folder: Path) -> list[Path]:
 def truncate(folder: Path):
     largest = files(folder)[0]
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def rewrite(folder: Path, **changes):
+    """Change the body of a record, and its digest to match; None removes a key."""
+    path = folder / "record" / "metadata"
+    body = json.loads(path.read_text())["body"] | changes
+    body = {key: value for key, value in body.items() if value is not None}
+    path.write_text(json.dumps({"sha256": json_digest(body), "body": body}))
+
+
+def unseal(folder: Path):
+    """As if the checkpoint had never had a seal."""
+    rewrite(folder, sealed=None)
+    (folder / "files.json").unlink()
 
 
 def names(folder: Path) -> list[str]:
@@ -170,13 +186,20 @@ CONFIG = {"seed": 0, "optimizer": {"name": "adamw", "lr": 1e-3}, "log": {"every"
     "config, fingerprint, differing",
     [
         (CONFIG | {"log": {"every": 7}}, "digits", []),
-        (CONFIG | {"optimizer": {"name": "adamw", "lr": 2e-3}}, "digits", ["optimizer.lr: 0.001", "0.002 now"]),
-        (CONFIG | {"stages": ({"steps": 2},)}, "digits", [r"stages\[0\].steps: 1", "2 now"]),
-        (CONFIG, "letters", ['data fingerprint: "digits"', '"letters" now']),
+        (CONFIG | {"log": {"every": 7}}, None, []),
+        (
+            CONFIG | {"optimizer": {"name": "adamw", "lr": 2e-3}},
+            "digits",
+            ["lr: 0.001 in the checkpoint, 0.002 now"],
+        ),
+        (CONFIG | {"stages": ({"steps": 2},)}, "digits", [r"stages\[0\].steps: 1 in the checkpoint, 2 now"]),
+        (CONFIG, "letters", ['data fingerprint: "digits" in the checkpoint, "letters" now']),
         (CONFIG | {"seed": 1}, "letters", ["seed: 0", "1 now; data fingerprint"]),
+        (CONFIG | {"seed": 1}, None, ["seed: 0 in the checkpoint, 1 now$"]),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_the_keys_that_differ(config, fingerprint, differing):
+    """By its data only where a fingerprint is given."""
     meta = {"config": CONFIG, "fingerprint": "digits", "seconds": 1.0}
     if not differing:
         require_same_run("checkpoint 5", meta, config, fingerprint, free=("log",))

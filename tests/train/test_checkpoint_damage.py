@@ -14,8 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints, abstract
-from maskdiff_jax.train.digest import json_digest
+from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
+from maskdiff_jax.train.digest import flatten
+from maskdiff_jax.train.optim import adamw, constant, make_optimizer
+from maskdiff_jax.train.reading import abstract
+from maskdiff_jax.train.state import TrainState
+from maskdiff_jax.train.verify import FORMAT
 from tests.train.test_checkpoint import (
     DATA,
     META,
@@ -24,8 +28,10 @@ from tests.train.test_checkpoint import (
     make_states,
     names,
     restore,
+    rewrite,
     save_all,
     truncate,
+    unseal,
 )
 
 
@@ -52,7 +58,7 @@ def test_every_flipped_bit_is_noticed(copy, states, sealed):
     """
     random = np.random.default_rng(0)
     if not sealed:
-        (copy / "200" / "files.json").unlink()
+        unseal(copy / "200")
     newest = [file for file in files(copy / "200") if file.parent != copy / "200" and file.stat().st_size]
     noticed = []
     for file in [newest[0]] * 5 + newest[1:]:
@@ -90,6 +96,7 @@ DAMAGE = {
     "file missing": lambda folder: files(folder)[0].unlink(),
     "state missing": lambda folder: shutil.rmtree(folder / "state"),
     "record missing": lambda folder: shutil.rmtree(folder / "record"),
+    "seal missing": lambda folder: (folder / "files.json").unlink(),
     "metadata missing": lambda folder: (folder / "state" / "_METADATA").unlink(),
     "all missing": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
     "record empty": lambda folder: (folder / "record" / "metadata").write_text(""),
@@ -151,14 +158,6 @@ def test_another_model_is_an_error_and_not_damage(leaf, shown, copy, states):
     assert names(copy) == ["100", "200"]
 
 
-def rewrite(folder: Path, **changes):
-    """Change the body of a record, and its digest to match; None removes a key."""
-    path = folder / "record" / "metadata"
-    body = json.loads(path.read_text())["body"] | changes
-    body = {key: value for key, value in body.items() if value is not None}
-    path.write_text(json.dumps({"sha256": json_digest(body), "body": body}))
-
-
 READ = {
     "restore": lambda checkpoints, wanted: checkpoints.restore(wanted),
     "restore_step": lambda checkpoints, wanted: checkpoints.restore_step(200, wanted),
@@ -182,13 +181,44 @@ def test_another_version_is_an_error_and_not_damage(read, sealed_otherwise, copy
     assert names(copy) == ["100", "200"]
 
 
-def test_a_record_of_before_there_were_formats_is_read(copy, states):
+def test_a_record_of_before_there_were_formats_and_seals_is_read(copy, states):
     rewrite(copy / "200", format=None, metric=None)
-    (copy / "200" / "files.json").unlink()
+    unseal(copy / "200")
     restored, warnings = restore(copy, states[100], read_only=True)
     assert restored.step == 200 and warnings == []
     assert_identical(restored.state, states[200])
     assert Checkpoints(copy, read_only=True).best_step() is None
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ.keys())
+def test_a_state_of_before_the_guard_is_of_another_version(read, copy, states):
+    """Though its record has no format, either: neither damage nor another model."""
+    record = json.loads((copy / "200" / "record" / "metadata").read_text())
+    counts = {f"opt_state/{name}": {} for name in ("notfinite_count", "last_finite", "total_notfinite")}
+    rewrite(copy / "200", format=None, leaves=record["body"]["leaves"] | counts)
+    unseal(copy / "200")
+    checkpoints = Checkpoints(copy)
+    with pytest.raises(CheckpointError, match=r"^checkpoint 200 in .* another version \(format 0 there, 1 here\)$"):
+        read(checkpoints, abstract(states[100]))
+    checkpoints.close()
+    assert names(copy) == ["100", "200"]
+
+
+CHAIN = "opt_state/inner_state"  # clipping has no state; the rate counts its steps
+STATE_OF_FORMAT = {
+    1: {"step", "params/w"}
+    | {f"opt_state/{count}" for count in ("in_row", "total", "last_good", "finite", "norm")}
+    | {f"{CHAIN}/1/0/{leaf}" for leaf in ("count", "mu/w", "nu/w")}
+    | {f"{CHAIN}/2/count", f"{CHAIN}/3/count", f"{CHAIN}/3/ema/0.9/w"}
+}
+
+
+def test_the_state_of_the_trainer_is_that_of_the_format():
+    """Whoever changes the tree raises FORMAT: else older checkpoints are said to be of another model, or damaged."""
+    optimizer = make_optimizer(adamw(), constant(10, 1e-3), clip=1.0, ema=(0.9,))
+    params = {"w": jnp.zeros(3)}
+    state = TrainState(jnp.int32(0), params, jax.eval_shape(optimizer.init, params))
+    assert {FORMAT: set(flatten(state))} == STATE_OF_FORMAT
 
 
 def test_a_format_that_a_flipped_bit_made_is_damage(copy, states):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints, abstract
+from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
+from maskdiff_jax.train.reading import abstract
 from tests.train.test_checkpoint import names, truncate
 
 STATE = {"a": jnp.arange(3)}

@@ -3,30 +3,34 @@
 import json
 import re
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from maskdiff_jax import inference
 from maskdiff_jax.data import ArraySource
+from maskdiff_jax.sitting import StageRun
+from maskdiff_jax.stages import same_run
+from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from tests.cli import TINY, here
-from tests.test_staged_runs import compiled_once  # noqa: F401  (these runs, too, compile the same programs)
-from tests.train.test_checkpoint import names
+from tests.train.test_checkpoint import names, rewrite, unseal
 from tests.train.test_checkpoint_saving import small_files
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SHORT = (*TINY, "--config.steps=20")
+LOSSES = {0: 0.9, 5: 0.3, 10: 0.2, 15: 0.5, 20: 0.4}
 
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory):
     """A run of which step 10 is said to be the best, and 5 the next."""
     workdir = tmp_path_factory.mktemp("runs") / "ranked"
-    losses = iter([0.9, 0.9, 0.3, 0.3, 0.2, 0.2, 0.5, 0.5, 0.4, 0.4, 0.4])  # of parameters and average, and the report
-    measure = inference.heldout_loss
     every = [f"--config.log.{key}" for key in ("heldout_every=5", "checkpoint_every=5", "keep_latest=1", "keep_best=2")]
     with pytest.MonkeyPatch.context() as patch:
-        said = lambda experiment: lambda params: measure(experiment)(params) | {"loss": next(losses)}  # noqa: E731
-        patch.setattr(inference, "heldout_loss", said)
+        said = lambda self, done, state: self.write(done, {"heldout_ema/loss": LOSSES[done]})  # noqa: E731
+        patch.setattr(StageRun, "heldout", said)
         assert here(*SHORT, *every, f"--workdir={workdir}") == 0
     return workdir
 
@@ -89,7 +93,9 @@ def test_checkpoints_of_another_run_are_refused_by_the_keys_that_differ(copied, 
     assert here(*SHORT, "--config.optimizer.b2=0.95", f"--workdir={copied}") == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert re.fullmatch(
-        r"error: checkpoint 20.* is of another run: optimizer\.b2: 0\.99 in the \w+, 0\.95 now", error
+        rf"error: checkpoint 20 in {copied / 'checkpoints'} is of another run: "
+        r"optimizer\.b2: 0\.99 in the checkpoint, 0\.95 now",
+        error,
     ), error
     assert contents(copied) == before
 
@@ -111,6 +117,54 @@ def test_checkpoints_of_other_data_are_refused(copied, capsys, monkeypatch):
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "checkpoint 20" in error and "is of another run: data fingerprint: " in error
     assert contents(copied) == before
+
+
+def test_a_data_position_of_another_stream_is_refused_and_nothing_changes(copied, capsys):
+    """Not even what is free to change."""
+    checkpoint = copied / "checkpoints" / "20"
+    position = json.loads((checkpoint / "record" / "metadata").read_text())["body"]["data"]
+    rewrite(checkpoint, data=position | {"fingerprint": position["fingerprint"] | {"seed": 7}})
+    unseal(checkpoint)
+    before = contents(copied)
+    assert here(*SHORT, "--config.log.every=7", f"--workdir={copied}") == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: config.data: ") and "seed" in error
+    assert contents(copied) == before
+
+
+def test_a_reader_refuses_another_runs_checkpoints_too(unranked):
+    """What samples may be drawn otherwise, of a run whose data have changed: but it must be the run."""
+    config = inference.read_config(unranked)
+    with closing(Checkpoints(unranked / "checkpoints", read_only=True)) as checkpoints:
+        everything_else = lambda step: {}  # noqa: E731
+        config.sample.steps = 7
+        for name in ("newest", "10"):
+            with pytest.raises(CheckpointError, match="holds another model"):  # past the question whose it is
+                checkpoints.restore_named(name, everything_else, same_run(config, checkpoints.directory))
+        config.model.width = 32
+        for name in ("newest", "10"):
+            with pytest.raises(CheckpointError, match=rf"^checkpoint \d+ in {unranked}.* model.width: 16 in the check"):
+                checkpoints.restore_named(name, everything_else, same_run(config, checkpoints.directory))
+
+
+@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+def test_nothing_is_drawn_from_another_runs_checkpoint(copied, mode, capsys):
+    """What is drawn may be overridden, and so may what does not matter to it; whose checkpoints they are may not."""
+    config = json.loads((copied / "config.json").read_text())
+    config["optimizer"]["b2"] = 0.95
+    arguments = (
+        f"--mode={mode}",
+        f"--workdir={copied}",
+        "--config=configs/digits_sparse.py",
+        "--config.sample.steps=2",
+    )
+    if mode == "sample":
+        assert here(*arguments, "--num=8", "--config.optimizer.b2=0.95") == 0
+    (copied / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert here(*arguments) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"error: checkpoint 20 in {copied}/checkpoints is of another run: optimizer.b2: 0.99 ")
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_later(copied, capsys):

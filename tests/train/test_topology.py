@@ -12,10 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from maskdiff_jax.data import Batches, crop, feed
 from maskdiff_jax.train import digest
-from maskdiff_jax.train.checkpoint import Checkpoints, abstract
+from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.digest import describe
 from maskdiff_jax.train.optim import adamw, constant, make_optimizer
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh, with_state_sharding
+from maskdiff_jax.train.reading import abstract
 from maskdiff_jax.train.state import TrainState
 from tests.data.conftest import numbered
 

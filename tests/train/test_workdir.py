@@ -41,3 +41,4 @@ def test_free_keys_may_be_single_ones():
     new = CONFIG | {"seed": 1, "optimizer": CONFIG["optimizer"] | {"lr": 1.0, "name": "sgd"}}
     lines = differences(CONFIG, new, free=("seed", "optimizer.lr"))
     assert lines == ['optimizer.name: "adamw" in the workdir, "sgd" now']
+    assert differences({"a": 1}, {}, there="in the checkpoint") == ["a: 1 in the checkpoint, absent now"]
