@@ -36,7 +36,7 @@ SIZES: dict[str, dict[str, Any]] = {
 TRAINED = {"mdt": ("--config.second_pass.weight=1.0",)}  # both passes, as it is meant
 RECIPE = (
     "--config=configs/digits_dense.py",
-    "--config.steps=900",
+    "--config.steps=1200",
     "--config.batch=64",
     "--config.schedule.warmup=50",
     "--config.log.heldout_every=100",

@@ -20,4 +20,5 @@ def get_config():
     config.ema = (0.999,)
     config.sample.num = 100  # ten of each class
     config.evaluate.judge = {"name": "svm"}
+    config.evaluate.features = {"name": "classifier"}
     return config

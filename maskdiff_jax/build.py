@@ -24,8 +24,10 @@ from maskdiff_jax.diffusion.prediction import PREDICTIONS
 from maskdiff_jax.diffusion.process import PROCESSES, shift
 from maskdiff_jax.diffusion.times import TIMES
 from maskdiff_jax.diffusion.weighting import WEIGHTINGS, clipped, constant, normalised
+from maskdiff_jax.evaluate.features import FEATURES, Make
 from maskdiff_jax.evaluate.judge import JUDGES, Judge
 from maskdiff_jax.evaluate.likelihood import BitsPerDim, make_bits_per_dim
+from maskdiff_jax.evaluate.metrics import METRICS, Options
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.parts import ConfigError, check_keys, checked, closest, find, flatten, part
@@ -76,6 +78,7 @@ class Experiment(NamedTuple):
     heldout_times: Times
     optimizer: Optimizer
     judge: Judge | None
+    features: Make | None  # of evaluate.metrics, where there are any
     bits_per_dim: BitsPerDim | None  # the variational bound of each image, where it is asked for
 
 
@@ -161,6 +164,7 @@ def build(config: ConfigDict) -> Experiment:
         heldout_times=heldout_times,
         optimizer=optimizer,
         judge=part("evaluate.judge", JUDGES, config.evaluate.judge),
+        features=make_features(config, dataset),
         bits_per_dim=bits_per_dim,
     )
     trace(experiment)
@@ -251,6 +255,28 @@ def check_best(log: ConfigDict) -> None:
         )
 
 
+def make_features(config: ConfigDict, dataset: Dataset) -> Make | None:
+    """The features of ``evaluate.metrics``; None where nothing is measured. Raises ConfigError for a bad choice."""
+    settings = config.evaluate
+    if not settings.metrics:
+        return None
+    if not isinstance(settings.metrics, tuple | list):
+        raise ConfigError(f"config.evaluate.metrics: a tuple of names, got {settings.metrics!r}")
+    for name in settings.metrics:
+        if name not in METRICS:
+            choices = f"choose from {', '.join(METRICS)}"
+            raise ConfigError(f"config.evaluate.metrics: unknown {name!r}{closest(name, METRICS)}; {choices}")
+    if dataset.dtype != "uint8":
+        raise ConfigError(f"config.evaluate.metrics: {dataset.name} are no pictures, of which features are made")
+    if "class_accuracy" in settings.metrics and not (config.condition.label and dataset.classes):
+        raise ConfigError("config.evaluate.metrics: class_accuracy is of a model with class labels")
+    least = {name: METRICS[name].least(Options()) for name in settings.metrics}
+    for name, count in least.items():
+        if 0 < settings.num < count:
+            raise ConfigError(f"config.evaluate.num: {name} needs at least {count} samples, got {settings.num}")
+    return part("evaluate.features", FEATURES, settings.features)
+
+
 def strength(guidance: ConfigDict) -> str:
     """The option of a guidance that is its strength on the semantics: the first of its factory."""
     factory = find("sample.guidance", GUIDANCES, guidance.name)
@@ -268,6 +294,8 @@ def check_values(config: ConfigDict) -> None:
             "sample.num",
             "evaluate.batch",
             "evaluate.levels",
+            "evaluate.diagnose.num",
+            "evaluate.diagnose.context",
             "log.every",
         ),
         0: (

@@ -88,12 +88,20 @@ def default_config() -> ConfigDict:
             "evaluate": {
                 "num": 1000,  # samples for the final report
                 "batch": 500,  # images per call of the sampler
+                "metrics": (),  # evaluate.METRICS on features of the samples: ("fid", "precision", "recall")
+                "features": {"name": "inception", "weights": "inception.npz"},  # part: evaluate.FEATURES
+                "reference": "",  # a file of statistics (ours, ADM's or EDM's) for the training images
                 "judge": {"name": "none"},  # part: evaluate.JUDGES, the classifier behind class_accuracy
                 "judge_guidance": 2.0,  # guidance scale of the samples that the judge sees
                 "space": "velocity",  # prediction space of the dense held-out loss
                 "times": {"name": "uniform"},  # part: diffusion.TIMES, its distribution of t; on edm take edm_lognormal
                 "levels": 8,  # noise levels by which it is reported
                 "images": 256,  # held-out images that it averages over
+                "diagnose": {  # --mode=diagnose
+                    "num": 256,  # held-out images, and samples
+                    "context": 32,  # images behind the maps of what a pixel depends on
+                    "steps": (5, 10, 25, 50, 100),  # numbers of sampling steps whose colours are compared
+                },
                 "bits_per_dim": {
                     "images": 0,  # held-out images for the variational bound; 0 does not measure it
                     "variance": "small",  # of the reverse steps on a table: small, large, learned
@@ -103,9 +111,10 @@ def default_config() -> ConfigDict:
             "log": {
                 "every": 50,  # steps between lines of metrics.jsonl
                 "heldout_every": 500,  # steps between dense held-out losses
-                "sample_every": 1000,  # steps between sample grids; 0 for none
-                "quality_every": 0,  # steps between the report's image metrics of evaluate.num samples; 0 for none
+                "sample_every": 1000,  # steps between sample grids; 0 for no pictures during training
+                "quality_every": 0,  # steps between the report's metrics of evaluate.num samples; 0 for none
                 "checkpoint_every": 500,  # steps between checkpoints
+                "page": True,  # write report.html at the end
                 "board": "tensorboardx",  # who writes tensorboard/: train.writers.BOARDS; "clu" needs TensorFlow
                 "keep_latest": 2,  # newest checkpoints kept
                 "keep_every": placeholder(int),  # keep every checkpoint at a multiple of this step, too

@@ -1,8 +1,8 @@
-"""Using a trained run: draw samples, evaluate, report."""
+"""Using a trained run: read it, draw samples, measure its losses."""
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,16 @@ from maskdiff_jax.build import Experiment, make_sample, mesh_for, strength
 from maskdiff_jax.config import default_config
 from maskdiff_jax.data import Source, conditions, for_heldout, held_out, originals, to_uint8
 from maskdiff_jax.evaluate.grid import image_grid, save_picture
-from maskdiff_jax.evaluate.heldout import level_edges, make_heldout
+from maskdiff_jax.evaluate.heldout import make_heldout
 from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
-from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
-from maskdiff_jax.evaluate.report import format_table, make_report, save_report
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
 from maskdiff_jax.parts import ConfigError, complete, flatten
-from maskdiff_jax.stages import Stage, build_stages, stage_at
+from maskdiff_jax.stages import Stage, build_stages, same_run, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.files import read_json, write_atomically
 from maskdiff_jax.train.parallel import collect, place
 from maskdiff_jax.train.progress import say
-from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state
 from maskdiff_jax.types import Batch, Cond, Params
 
@@ -53,16 +50,20 @@ def sample(
     out: str | None = None,
     controls: Mapping[str, float] | None = None,
     checkpoint: str = "newest",
-    **settings: Any,
+    steps: Sequence[int] = (),
+    guidance: Sequence[float] = (),
+    sampler: str | None = None,
 ) -> Path:
     """Draw ``num`` images with a checkpoint of ``workdir`` (see `load`); write a PNG grid and an .npz beside it.
 
     The .npz holds ``images`` uint8 [n, h, w, c], ``labels`` int32 [n] where there are any, and ``settings`` as JSON.
-    Class labels default to 0, 1, 2, … in turn; ``controls`` are those of `condition`. ``settings``: steps, guidance,
-    sampler. Returns the PNG's path. Raises ConfigError for labels or controls that the model does not know, or an
+    Class labels default to 0, 1, 2, … in turn; ``controls`` are those of `condition`. ``steps`` and ``guidance`` hold
+    at most one. Returns the PNG's path. Raises ConfigError for labels or controls that the model does not know, or an
     ``out`` that exists.
     """
-    apply_settings(config, settings)
+    if len(steps) > 1 or len(guidance) > 1:
+        raise ConfigError("several --steps or --guidance go with --mode=evaluate --metrics=…")
+    config.sample = with_settings(config.sample, [*steps, None][0], [*guidance, None][0], sampler)
     stages = build_stages(config)
     num = num or config.sample.num
     chosen = labels_for(stages[-1].experiment, labels, num)
@@ -85,23 +86,6 @@ def sample(
     return png
 
 
-def evaluate(
-    config: ConfigDict,
-    workdir: Path,
-    *,
-    num: int | None = None,
-    seed: int = 0,
-    checkpoint: str = "newest",
-    **settings: Any,
-) -> dict[str, Any]:
-    """Evaluate a checkpoint of ``workdir`` (see `load`), print the table and write ``report.json``; the report."""
-    apply_settings(config, settings)
-    if num is not None:
-        config.evaluate.num = num
-    stage, trained = load(build_stages(config), workdir, checkpoint)
-    return write_report(stage, config, trained, workdir, seed)
-
-
 def read_config(workdir: Path) -> ConfigDict:
     """The config that ``workdir`` was trained with. Raises ConfigError where there is none."""
     path = workdir / "config.json"
@@ -113,22 +97,25 @@ def read_config(workdir: Path) -> ConfigDict:
         raise ConfigError(str(error)) from error
 
 
-def apply_settings(config: ConfigDict, settings: dict[str, Any]) -> None:
-    """Put command-line settings (steps, guidance, sampler) into ``config.sample``."""
-    if "steps" in settings:
-        config.sample.steps = settings["steps"]
-    if "guidance" in settings:
-        with config.ignore_type():
-            config.sample.guidance[strength(config.sample.guidance)] = settings["guidance"]
-    if settings.get("sampler", config.sample.sampler.name) != config.sample.sampler.name:
-        config.sample.sampler = ConfigDict({"name": settings["sampler"]})
+def with_settings(section: ConfigDict, steps: int | None, guidance: float | None, sampler: str | None) -> ConfigDict:
+    """A copy of a section like ``config.sample`` with what of the settings is given."""
+    section = section.copy_and_resolve_references()
+    if steps is not None:
+        section.steps = steps
+    if guidance is not None:
+        with section.ignore_type():
+            section.guidance[strength(section.guidance)] = guidance
+    if sampler not in (None, section.sampler.name):
+        section.sampler = ConfigDict({"name": sampler})
+    return section
 
 
 def load(stages: tuple[Stage, ...], workdir: Path, checkpoint: str = "newest") -> tuple[Stage, Trained]:
     """A checkpoint of a run and the stage that it is of.
 
     ``checkpoint``: newest, the newest that is sound; best, that of the least ``log.best_metric``; or the number of a
-    step. Raises CheckpointError where there is no such checkpoint, and ConfigError where there is none at all.
+    step. Raises CheckpointError where there is no such checkpoint, or it is of another run than ``config.json`` says,
+    and ConfigError where there is none at all.
     """
     mesh = mesh_for(stages[0].experiment.config)
 
@@ -141,7 +128,7 @@ def load(stages: tuple[Stage, ...], workdir: Path, checkpoint: str = "newest") -
         )
 
     with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
-        restored = checkpoints.restore_named(checkpoint, wanted)
+        restored = checkpoints.restore_named(checkpoint, wanted, same_run(read_config(workdir), checkpoints.directory))
     if restored is None:
         raise ConfigError(f"no checkpoint in {workdir / 'checkpoints'}: train first, or name another --workdir")
     stage = stage_at(stages, restored.step)
@@ -152,16 +139,19 @@ def load(stages: tuple[Stage, ...], workdir: Path, checkpoint: str = "newest") -
 def generator(
     experiment: Experiment, settings: ConfigDict, batch_size: int | None = None, progress: str = ""
 ) -> Callable[..., np.ndarray]:
-    """``generate(params, count, cond, seed)`` -> images [count, h, w, c] in [-1, 1]; one compilation, all devices."""
+    """``generate(params, count, cond, seed=0, first=0)`` -> images [count, h, w, c] in [-1, 1], see `make_generate`.
+
+    One compilation, all devices.
+    """
     mesh = mesh_for(experiment.config)
     size = -(-(batch_size or experiment.config.evaluate.batch) // mesh.size) * mesh.size
     generate = make_generate(
         make_sample(experiment, settings), batch_size=size, place=partial(place, mesh), collect=collect
     )
 
-    def with_bar(params: Params, count: int, cond: Cond, seed: int = 0) -> np.ndarray:
+    def with_bar(params: Params, count: int, cond: Cond, seed: int = 0, first: int = 0) -> np.ndarray:
         with tqdm(total=count, desc=progress, unit="img", disable=not progress or None, leave=False, ncols=79) as bar:
-            return generate(params, count, cond, seed, lambda done: bar.update(done - bar.n))
+            return generate(params, count, cond, seed, lambda done: bar.update(done - bar.n), first)
 
     return with_bar
 
@@ -203,77 +193,6 @@ def read(experiment: Experiment, source: Source, count: int | None = None) -> Ba
     high, low = tuple(condition.controls_high), tuple(condition.controls_low)
     data = held_out(source, experiment.augment, indices=indices, high=high, low=low)
     return data if condition.label else data._replace(cond=data.cond._replace(label=None))
-
-
-def labelled(experiment: Experiment, source: Source) -> Labelled:
-    """All images of a source [n, h, w, c] as they are measured, and their labels [n] or None."""
-    data = held_out(source, experiment.augment)
-    return np.asarray(data.image), None if data.cond.label is None else np.asarray(data.cond.label)
-
-
-def image_metrics(experiment: Experiment) -> Callable[..., dict[str, Any]]:
-    """``measure(params, seed=0, grid=None)`` -> the image metrics of a report, from ``evaluate.num`` samples.
-
-    ``grid`` is where a picture of the samples is to be saved: those that the judge saw, where there is one.
-    """
-    config = experiment.config
-    labels = labels_for(experiment, None, config.evaluate.num)
-    draw = generator(experiment, config.sample, progress="samples")
-    draw_guided = None
-    if experiment.judge is not None and labels is not None:
-        guided = config.sample.copy_and_resolve_references()
-        with guided.ignore_type():
-            guided.guidance[strength(guided.guidance)] = config.evaluate.judge_guidance
-        draw_guided = generator(experiment, guided, progress="guided samples")
-    train, heldout = labelled(experiment, experiment.dataset.train), labelled(experiment, experiment.dataset.heldout)
-    cond = condition(experiment, labels, config.evaluate.num)
-
-    def measure(params: Params, seed: int = 0, grid: Path | None = None) -> dict[str, Any]:
-        arguments = (params, config.evaluate.num, cond, seed)
-        images = draw(*arguments)
-        judged = None if draw_guided is None else (draw_guided(*arguments), labels)
-        if grid is not None:
-            save_grid(grid, experiment, (images if judged is None else judged[0])[: config.sample.num], labels)
-        return quality(images, train, heldout, judged, experiment.judge, experiment.dataset.rule)
-
-    return measure
-
-
-def write_report(
-    stage: Stage, run_config: ConfigDict, trained: Trained, workdir: Path, seed: int = 0
-) -> dict[str, Any]:
-    """Measure, print the table, write ``report.json`` and a grid of the samples; returns the report."""
-    experiment = stage.experiment
-    config = experiment.config
-    settings = config.evaluate
-    metrics: dict[str, Any] = dict.fromkeys(METRICS)
-    if settings.num:
-        metrics = image_metrics(experiment)(trained.params, seed, workdir / "samples" / "final.png")
-    report = make_report(
-        name=config.name,
-        **metrics,
-        heldout=heldout_loss(experiment)(trained.params),
-        edges=level_edges(experiment.process, settings.levels, experiment.heldout_times),
-        bits_per_dim=bits_per_dim(experiment, trained.params),
-        steps=trained.step,
-        images=stage.images_at(trained.step),
-        seconds=trained.seconds,
-        flops=stage.flops_at(trained.step),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
-        samples={
-            "count": settings.num,
-            "sampler": config.sample.sampler.name,
-            "steps": config.sample.steps,
-            "guidance": config.sample.guidance[strength(config.sample.guidance)],
-            "class_count": settings.num,
-            "class_guidance": settings.judge_guidance,
-            "seed": seed,
-        },
-        provenance=provenance(run_config.to_dict()),
-    )
-    save_report(workdir / "report.json", report)
-    say(format_table(report))
-    return report
 
 
 def condition(

@@ -5,14 +5,20 @@
     python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8 --memory=80]
     python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D [--steps=50 …]
+    python -m maskdiff_jax.main --mode=evaluate --workdir=D --metrics=fid,kid --num=50000 [--guidance=1,1.5,2 …]
+    python -m maskdiff_jax.main --mode=diagnose --workdir=D
+    python -m maskdiff_jax.main --mode=report --workdir=D
 
-`sample` and `evaluate` read D/config.json, so nothing is retyped. Bad input ends in one line and exit status 2.
+The last five read D/config.json, so nothing is retyped. Bad input ends in one line and exit status 2.
 """
 
+import math
 import os
 import runpy
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,15 +34,20 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "prepare", "plan"], "what to do")
+_MODES = ["train", "sample", "evaluate", "diagnose", "report", "prepare", "plan"]
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
 
 _NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", None, "sample, evaluate: sampling steps", lower_bound=1)
-_GUIDANCE = flags.DEFINE_float("guidance", None, "sample, evaluate: guidance scale; 1 is none")
+_STEPS = flags.DEFINE_list("steps", None, "sample, evaluate: sampling steps; several with --metrics")
+_GUIDANCE = flags.DEFINE_list("guidance", None, "sample, evaluate: guidance scale, 1 is none; several with --metrics")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample, evaluate: name of a sampler")
 _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise [0]", lower_bound=0)
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
 _CONTROLS = flags.DEFINE_list("controls", None, "sample: controls of all images, as flip=1,scale=12 [the data's]")
+_METRICS = flags.DEFINE_list("metrics", None, "evaluate: these alone, of new samples, as fid,kid,precision")
+_FEATURES = flags.DEFINE_string("features", None, "evaluate: what --metrics are computed on [the config's]")
+_WEIGHTS = flags.DEFINE_string("weights", None, "evaluate: file of the weights of these features")
+_REFERENCE = flags.DEFINE_string("reference", None, "evaluate: statistics (.npz) for the training images")
 _OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "sample, evaluate: newest, best, or a step [newest]")
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
@@ -54,11 +65,14 @@ _ALLOWED = {
     "prepare": {},
     "plan": {"devices": _DEVICES, "memory": _MEMORY},
     "sample": _SAMPLING | {"labels": _LABELS, "controls": _CONTROLS, "out": _OUT},
-    "evaluate": _SAMPLING,
+    "evaluate": _SAMPLING | {"metrics": _METRICS, "features": _FEATURES, "weights": _WEIGHTS, "reference": _REFERENCE},
+    "diagnose": {"num": _NUM, "seed": _SEED, "checkpoint": _CHECKPOINT},
+    "report": {},
 }
-_OF_A_RUN = ("sample", "evaluate")  # these read the run's own config
+_OF_A_RUN = ("sample", "evaluate", "diagnose", "report")  # these read the run's own config
 _CLUSTER = {flag.name: flag for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
-_DISTRIBUTED = ("train", "sample", "evaluate")
+_DISTRIBUTED = ("train", *_OF_A_RUN)
+_FAREWELL_SECONDS = 10  # the runtime aborts after 15
 
 
 def main(argv: list[str]) -> None:
@@ -66,7 +80,7 @@ def main(argv: list[str]) -> None:
         fail(f"unexpected argument {argv[1]!r}: options start with --")
     logging.set_verbosity(logging.get_verbosity() if _verbose() else logging.WARNING)
     mode = _MODE.value
-    for option, flag in (_ALLOWED["sample"] | _ALLOWED["plan"]).items():
+    for option, flag in (_ALLOWED["sample"] | _ALLOWED["evaluate"] | _ALLOWED["plan"]).items():
         if flag.value is not None and option not in _ALLOWED[mode]:
             fail(f"--{option} does not go with --mode={mode}")
     for option, flag in _CLUSTER.items():
@@ -94,6 +108,9 @@ def main(argv: list[str]) -> None:
         settings: dict[str, Any] = {option: flag.value for option, flag in given if flag.value is not None}
         if "controls" in settings:
             settings["controls"] = dict(map(_number, settings["controls"]))
+        for option, kind in (("steps", int), ("guidance", float)):
+            if option in settings:
+                settings[option] = [_scalar(option, text, kind) for text in settings[option]]
         if mode not in _OF_A_RUN:
             config = ConfigDict(_CONFIG.value)
             config.name = config.get("name") or name
@@ -114,9 +131,11 @@ def main(argv: list[str]) -> None:
         for path, value in overrides.items():
             put(config, path, value)
         drop_stale_options(config, stored, overrides)
-        (inference.sample if mode == "sample" else inference.evaluate)(config, workdir, **settings)
+        _functions()[mode](config, workdir, **settings)
     except (ConfigError, DataError, OSError) as error:  # a checkpoint's errors are of the last kind
-        fail(str(error))
+        if not jax.distributed.is_initialized():
+            fail(str(error))
+        leave(str(error), status=2, farewell=jax.distributed.shutdown)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
@@ -125,6 +144,18 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:  # training has its own way of stopping
         print("\ninterrupted; the same command starts again", file=sys.stderr)
         sys.exit(130)
+
+
+def _functions() -> dict[str, Callable[..., Any]]:
+    """What is done with a run: mode -> function of its config, its workdir and the options of the mode."""
+    from maskdiff_jax import diagnosis, evaluation, inference, reporting
+
+    return {
+        "sample": inference.sample,
+        "evaluate": evaluation.evaluate,
+        "diagnose": diagnosis.diagnose,
+        "report": reporting.report,
+    }
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
@@ -145,12 +176,19 @@ def connect() -> None:
         leave(str(error))
 
 
-def leave(message: str) -> NoReturn:
-    """One line on stderr, exit status 1, and no farewell: it would wait for processes that are gone, then abort."""
+def leave(message: str, status: int = 1, farewell: Callable[[], None] = lambda: None) -> NoReturn:
+    """As `fail`, but the others of the run may be gone, or go on, and are not waited for at the end.
+
+    The runtime's ``farewell`` would wait, then abort. It is given `_FAREWELL_SECONDS`: others that meet the same error
+    come to it, and are not aborted because the first process has left.
+    """
     print(f"error: {message}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    thread = threading.Thread(target=farewell, daemon=True)
+    thread.start()
+    thread.join(_FAREWELL_SECONDS)
+    os._exit(status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -205,6 +243,18 @@ def _number(text: str) -> tuple[str, float]:
         return name.strip(), float(value)
     except ValueError:
         fail(f"--controls: {text!r} is not of the form name=number")
+
+
+def _scalar(option: str, text: str, kind: type[int] | type[float]) -> float:
+    """One of the numbers of an option: a whole one of at least 1, or a finite one."""
+    try:
+        value = kind(text)
+        if (kind is int and value < 1) or not math.isfinite(value):
+            raise ValueError
+        return value
+    except ValueError:
+        wanted = "a whole number of at least 1" if kind is int else "a number"
+        fail(f"--{option}: {text!r} is not {wanted}")
 
 
 def _verbose() -> bool:

@@ -14,7 +14,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskdiff_jax import inference, rng
+from maskdiff_jax import inference, reporting, rng
 from maskdiff_jax.data import Feed
 from maskdiff_jax.stages import Stage
 from maskdiff_jax.train import loop
@@ -75,11 +75,14 @@ class StageRun:
 
     @cached_property
     def quality(self) -> Callable[..., dict[str, Any]]:
-        return inference.image_metrics(self.experiment)
+        return reporting.image_metrics(self.experiment)
 
     def to_the_end(self, state: TrainState, stopped: Callable[[int], bool]) -> tuple[TrainState, int]:
         """Train until the stage's last step, or until ``stopped``, and save; the state and the run's steps done."""
         start, step = int(state.step), self.step(state)
+        if start == self.stage.start and self.config.log.sample_every:
+            number = f"_{self.stage.number}" if self.stage.number else ""
+            reporting.save_masks(self.sitting.workdir / "samples" / f"masks{number}.png", self.experiment)
         if start == 0:
             self.heldout(0, state)
             overview = parameter_overview.get_parameter_overview(state.params)
@@ -182,7 +185,8 @@ class StageRun:
         """The report's image metrics, of samples of the averaged parameters from the same noise every time."""
         with self.sitting.clock.paused(state):
             measured = self.quality(self.average(state), self.config.seed)
-            self.write(done, {f"quality/{name}": value for name, value in measured.items() if value is not None})
+            values = {**measured, **measured["metrics"]}
+            self.write(done, {f"quality/{name}": v for name, v in values.items() if isinstance(v, int | float)})
 
     def samples(self, done: int, state: TrainState) -> None:
         """A grid of samples of the averaged parameters, from the same noise every time."""

@@ -28,6 +28,7 @@ TINY = (
     "--config.log.heldout_every=0",
     "--config.log.sample_every=0",
     "--config.log.checkpoint_every=10",
+    "--config.log.page=False",
 )
 
 

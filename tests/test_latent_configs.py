@@ -21,6 +21,13 @@ PARAMETERS = {
     "unet": 407_106_440,
 }
 WIDTH = {"unet": 768}  # of condition vectors
+SHALLOW = {
+    "dit": {"depth": 2},
+    "mdt": {"depth": 4, "decoder": 2},
+    "pixart": {"depth": 2},
+    "mmdit": {"depth": 2},
+    "unet": {},
+}
 FEATURES = 2 * 256  # of the height and the width of the original
 
 
@@ -28,8 +35,9 @@ def config_of(name, variant=""):
     return import_module(f"configs.imagenet256_{name}").get_config(variant)
 
 
-def shapes(config):
-    """The parameters' shapes; nothing is computed and no loss traced."""
+def shapes(config, **changes):
+    """The parameters' shapes, under ``changes`` to the network; nothing is computed and no loss traced."""
+    config.model.update(changes)
     dataset = part("data", DATASETS, config.data)
     model = part("model", MODELS, config.model, dataset.shape, cond_shape(dataset, config.condition))
     return jax.eval_shape(model.init, jax.random.key(0))
@@ -51,17 +59,17 @@ def test_parameters_are_those_that_the_docstring_states(plain, name):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_two_controls_cost_one_small_network(plain, name):
+def test_two_controls_cost_one_small_network(name):
     """Two layers from the features of both numbers, whichever way the label comes in; a label is one table."""
+    plain, controlled = (shapes(config_of(name, variant), **SHALLOW[name]) for variant in ("", "disentangled"))
     width = WIDTH.get(name, 1152)
-    controlled = shapes(config_of(name, "disentangled"))
     embedder = FEATURES * width + width + width * width + width
-    assert size(controlled) - size(plain[name]) == size(controlled["conditions_controls"]) == embedder
+    assert size(controlled) - size(plain) == size(controlled["conditions_controls"]) == embedder
     assert controlled["conditions_label_token"]["table"]["embedding"].shape == (1001, width)
 
 
 def test_the_entangled_baseline_has_the_label_in_adaln():
-    assert "conditions_label" in shapes(config_of("dit", "controls"))
+    assert "conditions_label" in shapes(config_of("dit", "controls"), depth=2)
 
 
 @pytest.mark.parametrize("variant", imagenet256_dit.VARIANTS)

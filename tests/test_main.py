@@ -82,6 +82,7 @@ def finished(tmp_path_factory):
         "--config.evaluate.num=40",
         "--config.log.sample_every=10",
         "--config.log.heldout_every=10",
+        "--config.log.page=True",
     ]
     assert here(*TINY, *extra, f"--workdir={workdir}") == 0
     return workdir
@@ -96,6 +97,7 @@ def test_a_run_leaves_what_the_readme_lists(finished):
         "tensorboard",
         "samples",
         "report.json",
+        "report.html",
         "parameters.txt",
     }
     report = json.loads((finished / "report.json").read_text())

@@ -9,46 +9,24 @@ Bad input ends in one line and exit status 2.
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from maskdiff_jax.evaluate.features import FEATURES, Features, Given, stream
-from maskdiff_jax.evaluate.image_sets import ImageSet, is_statistics, read_images
-from maskdiff_jax.evaluate.metrics import (
-    METRICS,
-    Images,
-    Needs,
-    Options,
-    collect,
-    compute,
-    needed,
-    read_reference,
-)
+from maskdiff_jax.evaluate.features import FEATURES, Given
+from maskdiff_jax.evaluate.image_sets import ImageSet, is_statistics, read_images, whole
+from maskdiff_jax.evaluate.metrics import METRICS, needed, read_reference
+from maskdiff_jax.evaluate.scorer import Scores, format_scores, make_scorer
 from maskdiff_jax.train.files import write_json
 from maskdiff_jax.train.provenance import provenance
 
 WEIGHTS = "weights"  # the option of features that names a file
 
 
-class Measured(NamedTuple):
-    """``values``: {metric: value}; ``counts``: images of each set; ``rate``: images a second through the features."""
-
-    values: dict[str, float]
-    counts: dict[str, int]
-    rate: float
-    features: dict[str, Any]
-
-
 def main(argv: list[str] | None = None) -> None:
     options = parser().parse_args(argv)
     metrics = [name for name in options.metrics.split(",") if name]
     try:
-        measured = measure(
+        scores = evaluate(
             metrics,
             real=options.real,
             fake=options.fake,
@@ -60,11 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(2)
-    print(format_table(measured))
+    print(format_scores(scores))
     if options.out:
         about: dict[str, Any] = {"real": str(options.real), "fake": str(options.fake), "metrics": metrics}
-        about["features"] = measured.features
-        found = about | {"values": measured.values, "counts": measured.counts, "images_per_second": measured.rate}
+        about["features"] = scores.features
+        found = about | {"values": scores.values, "counts": scores.counts, "images_per_second": scores.rate}
         write_json(options.out, found | {"provenance": provenance(about)})
 
 
@@ -98,7 +76,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def measure(
+def evaluate(
     metrics: list[str],
     *,
     real: Path,
@@ -107,93 +85,31 @@ def measure(
     heldout: Path | None = None,
     features: str = "pixels",
     settings: dict[str, Any] | None = None,
-) -> Measured:
+) -> Scores:
     """The ``metrics`` of the images at ``fake`` against those at ``real``. Raises ValueError, in one line."""
     needs = needed(metrics)
     make = FEATURES[features](**settings or {})
     samples = read_images(fake)
-    statistics = read_reference(real) if is_statistics(real) else None
-    reference = None if statistics else read_images(real)
-    sets = {"fake": samples, "real": reference}
-    if "train" in needs.also:
-        sets["train"] = read_images(train) if train else reference
-        if sets["train"] is None:
-            raise ValueError("--train is needed: --real is a file of statistics")
-    if "heldout" in needs.also:
-        if heldout is None:
-            raise ValueError("ct needs --heldout")
-        sets["heldout"] = read_images(heldout)
-    for name, images in sets.items():
-        if images and images.shape != samples.shape:
-            theirs, ours = ("x".join(map(str, s.shape)) for s in (images, samples))
-            raise ValueError(f"--{name} {images.path} has images of {theirs}, and --fake {samples.path} of {ours}")
-    own = make(Given(samples.shape, train=_labelled(reference), heldout=None))
-    began, seen = time.perf_counter(), 0
-    found: dict[str, Images] = {}
-    for name, images in sets.items():
-        if images is not None:
-            fields = _fields(name, needs, own, metrics, samples)
-            found[name] = collect(_extracted(own, images, name), fields, f"features of {images.path}")
-            seen += images.count
-    if statistics:
-        found["real"] = Images(moments=statistics.moments, spatial=statistics.spatial)
-    rate = seen / (time.perf_counter() - began)
-    options = Options()
-    values = compute(
+    reference = read_reference(real) if is_statistics(real) else read_images(real)
+    own = reference if isinstance(reference, ImageSet) else None
+    if own is not None and own.shape != samples.shape:
+        theirs, ours = ("x".join(map(str, s.shape)) for s in (own, samples))
+        raise ValueError(f"--real images {own.path} are of {theirs}, and --fake {samples.path} of {ours}")
+    training = read_images(train) if train else own
+    if "train" in needs.also and training is None:
+        raise ValueError("--train is needed: --real is a file of statistics")
+    if "heldout" in needs.also and heldout is None:
+        raise ValueError("ct needs --heldout")
+    read = None if own is None or own.labels is None else lambda: whole(own)
+    score = make_scorer(
         metrics,
-        found["fake"],
-        found["real"],
-        found["train"].pool if "train" in found else None,
-        found["heldout"].pool if "heldout" in found else None,
-        _classes(found["fake"], samples),
-        options,
+        make(Given(samples.shape, train=read)),
+        reference,
+        train=training,
+        heldout=read_images(heldout) if heldout else None,
+        bars=True,
     )
-    counts = {name: images.count for name, images in sets.items() if images}
-    return Measured(values, counts, rate, {"name": own.name, **own.about})
-
-
-def _labelled(images: ImageSet | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """All images of a set and their labels, for features that learn from them."""
-    if images is None or images.labels is None:
-        return None
-    return np.concatenate(list(images.batches())), images.labels
-
-
-def _fields(name: str, needs: Needs, features: Features, metrics: list[str], samples: ImageSet) -> set[str]:
-    """What of a set's features is kept."""
-    if name in ("train", "heldout"):
-        return {"pool"}
-    fields = set(needs.fake if name == "fake" else needs.real)
-    if name == "fake" and "labels" in needs.also and samples.labels is not None:
-        fields.add("logits")
-    return fields or {"moments"}
-
-
-def _extracted(features: Features, images: ImageSet, name: str) -> Iterator[dict[str, np.ndarray]]:
-    with tqdm(total=images.count, desc=name, unit="img", disable=None, leave=False, ncols=79) as bar:
-
-        def show(done: int) -> None:
-            bar.update(done - bar.n)
-
-        yield from stream(features, images.batches(), show)
-
-
-def _classes(fake: Images, samples: ImageSet) -> tuple[np.ndarray, np.ndarray] | None:
-    if fake.logits is None or samples.labels is None:
-        return None
-    return fake.logits.argmax(axis=1), samples.labels
-
-
-def format_table(measured: Measured) -> str:
-    """A line for each metric: its value, which values are better, and what it is."""
-    rows = []
-    for name, value in measured.values.items():
-        metric = METRICS.get(name)
-        note = f"{metric.describes}{f' ({metric.better} is better)' if metric.better else ''}" if metric else ""
-        rows.append(f"{name:<16}{value:>12.6g}  {note}".rstrip())
-    counts = ", ".join(f"{count:,} {name}" for name, count in measured.counts.items())
-    rows.append(f"{counts}; {measured.features['name']} features, {measured.rate:,.0f} images/s")
-    return "\n".join(rows)
+    return score(samples)
 
 
 if __name__ == "__main__":

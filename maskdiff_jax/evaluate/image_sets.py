@@ -1,6 +1,7 @@
 """Sets of images on disk: a folder of image files, or an .npz. They are read in batches, so that they may be large."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -29,6 +30,8 @@ class ImageSet(NamedTuple):
 def read_images(path: str | Path) -> ImageSet:
     """The images of a folder, or of ``images`` or ``arr_0`` [n, h, w, c] of an .npz (uint8, or floats in [-1, 1]).
 
+    A folder holds image files, or such .npz files, whose images follow each other in the order of the names.
+
     Raises ValueError, in one line that names the file, where there are none, and for files that are no images, images
     of several sizes, arrays of another kind, values that are not finite, and pickles. What only shows when a file is
     read is raised by ``batches``.
@@ -39,6 +42,19 @@ def read_images(path: str | Path) -> ImageSet:
     if path.is_file():
         return _npz(path)
     raise ValueError(f"{path}: no such folder or .npz file")
+
+
+def whole(images: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
+    """All images of a set, uint8 [n, h, w, c], and their labels: for features that learn from them."""
+    return np.concatenate(list(images.batches())), images.labels
+
+
+def in_memory(path: str, images: np.ndarray, labels: np.ndarray | None = None) -> ImageSet:
+    """A set of images uint8 [n, h, w, c]; ``path`` is what errors call it."""
+    cuts = range(0, len(images), BATCH)
+    batches = lambda: (images[cut : cut + BATCH] for cut in cuts)  # noqa: E731
+    labels = None if labels is None else labels.astype(np.int32)
+    return ImageSet(Path(path), images.shape[1:], len(images), batches, labels)
 
 
 def is_statistics(path: str | Path) -> bool:
@@ -54,6 +70,8 @@ def _folder(path: Path) -> ImageSet:
     if not files:
         raise ValueError(f"{path}: no images")
     known = Image.registered_extensions()
+    if all(file.suffix == ".npz" for file in files):
+        return _joined(path, [_npz(file) for file in files])
     if strange := [file for file in files if file.suffix.lower() not in known]:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise ValueError(f"{path}: {strange[0].relative_to(path)}{more} is no image file: move it elsewhere")
@@ -64,6 +82,23 @@ def _folder(path: Path) -> ImageSet:
             yield np.stack([_fitting(file, files[0], shape) for file in files[start : start + BATCH]])
 
     return ImageSet(path, shape, len(files), batches)
+
+
+def _joined(path: Path, parts: list[ImageSet]) -> ImageSet:
+    """The sets of several files as one; labels only where all have them."""
+    for part in parts:
+        if part.shape != parts[0].shape:
+            raise ValueError(
+                f"{part.path}: images {_size(part.shape)}, and {parts[0].path.name} has {_size(parts[0].shape)}"
+            )
+    labels = [part.labels for part in parts if part.labels is not None]
+    return ImageSet(
+        path,
+        parts[0].shape,
+        sum(part.count for part in parts),
+        lambda: chain.from_iterable(part.batches() for part in parts),
+        np.concatenate(labels) if len(labels) == len(parts) else None,
+    )
 
 
 def _hidden(file: Path, root: Path) -> bool:
@@ -106,9 +141,7 @@ def _npz(path: Path) -> ImageSet:
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
         raise ValueError(f"{path}: labels {labels.dtype}{list(labels.shape)} are not integers [{len(images)}]")
     images = images if images.dtype == np.uint8 else _from_float(path, name, images)
-    cuts = range(0, len(images), BATCH)
-    batches = lambda: (images[cut : cut + BATCH] for cut in cuts)  # noqa: E731
-    return ImageSet(path, images.shape[1:], len(images), batches, None if labels is None else labels.astype(np.int32))
+    return in_memory(str(path), images, labels)
 
 
 def _from_float(path: Path, name: str, images: np.ndarray) -> np.ndarray:

@@ -41,8 +41,12 @@ def copied_share(queries: np.ndarray, references: np.ndarray, ratio: float = 1 /
 
     See `metrics.memorisation.copied_share`. Raises ValueError as `nearest`, and for fewer than two references.
     """
-    distances, indices = closest(queries, references, 2)
-    return memorisation.copied_share(neighbours.Nearest(np.square(distances), indices), ratio)
+    return share_of_copies(closest(queries, references, 2)[0], ratio)
+
+
+def share_of_copies(distances: np.ndarray, ratio: float = 1 / 3) -> float:
+    """`copied_share` from the distances [n, 2] to the two nearest references."""
+    return memorisation.copied_share(neighbours.Nearest(np.square(distances), np.zeros(distances.shape, int)), ratio)
 
 
 def _closest_by_tree(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

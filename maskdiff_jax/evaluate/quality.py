@@ -4,7 +4,7 @@ import numpy as np
 
 from maskdiff_jax.evaluate.consistency import violation_rates, violations
 from maskdiff_jax.evaluate.judge import Judge, class_accuracy
-from maskdiff_jax.evaluate.nearest import copied_share, nearest_distance
+from maskdiff_jax.evaluate.nearest import closest, nearest_distance, share_of_copies
 from maskdiff_jax.evaluate.pixels import pixel_frechet, pixel_frechet_reference
 from maskdiff_jax.evaluate.sliced import sliced_wasserstein, sliced_wasserstein_reference
 
@@ -34,6 +34,7 @@ def quality(
     judged: Labelled | None = None,
     judge: Judge | None = None,
     rule: str = "",
+    found: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, float | None]:
     """The metrics of ``samples`` [n, h, w, c] against the real images, under the names of the report.
 
@@ -43,21 +44,23 @@ def quality(
     distances, for points (at most 16 elements) alone. class_accuracy: of the samples ``judged`` with the labels that
     they were asked for, by ``judge`` trained on the training images; judge_accuracy: its own on the held-out images;
     both None without a judge or without labels. violation_rate, unreadable_rate: see `consistency.violation_rates`;
-    None for data without a ``rule``.
+    None for data without a ``rule``. ``found``: the `nearest.closest` two training images (one, where there is one) of
+    the samples, where they are known.
     """
     real = np.concatenate([train[0], heldout[0]])
     small = real[0].size <= PIXEL_LIMIT
     plain = real[0].size <= POINT_LIMIT
     splits = 4 if len(real) < 10_000 else 1  # a large set's halves hardly differ from split to split
     unseen = heldout[0][np.linspace(0, len(heldout[0]) - 1, min(len(heldout[0]), len(samples))).astype(int)]
+    distances = (found or closest(samples, train[0], min(2, len(train[0]))))[0]
     metrics: dict[str, float | None] = {
         "class_accuracy": None,
         "judge_accuracy": None,
         "pixel_frechet": pixel_frechet(samples, real) if small else None,
         "pixel_frechet_reference": pixel_frechet_reference(real, splits) if small else None,
-        "nearest_train_distance": nearest_distance(samples, train[0]),
+        "nearest_train_distance": float(distances[:, 0].mean()),
         "nearest_train_distance_heldout": nearest_distance(unseen, train[0]),
-        "copied_share": copied_share(samples, train[0]) if len(train[0]) > 1 else None,
+        "copied_share": share_of_copies(distances) if distances.shape[1] > 1 else None,
         "sliced_wasserstein": sliced_wasserstein(_flat(samples), _flat(real)) if plain else None,
         "sliced_wasserstein_reference": sliced_wasserstein_reference(_flat(real)) if plain else None,
         "violation_rate": None,

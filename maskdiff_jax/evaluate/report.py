@@ -32,6 +32,8 @@ SCHEMA: dict[str, Any] = {
         "levels": [MAYBE],  # by noise level
         "edges": [NUMBER],  # level j is t in [edges[j], edges[j + 1]]
     },
+    "metrics": (dict,),  # evaluate.metrics of the samples: {name: number or null}
+    "features": (dict, NoneType),  # what they were computed on
     "bits_per_dim": MAYBE,  # variational bound on held-out images
     "steps": (int,),
     "images": (int,),  # seen in training, repetitions counted
@@ -112,6 +114,8 @@ def format_table(report: Mapping[str, Any]) -> str:
     if report["unreadable_rate"] is not None:
         rows.insert(-2, ("rule broken", _number(report["violation_rate"], ".3f"), "of the readable samples"))
         rows.insert(-2, ("  unreadable", _number(report["unreadable_rate"], ".3f"), drawn))
+    for name, value in report["metrics"].items():
+        rows.insert(-2, (f"{name}", _number(value, ".4g"), f"{report['features']['name']} features"))
     if report["bits_per_dim"] is not None:
         rows.insert(-1, ("bits per dimension", _number(report["bits_per_dim"], ".3f"), "bound on held-out images"))
     peak = max((level for level in heldout["levels"] if level is not None), default=0) or 1

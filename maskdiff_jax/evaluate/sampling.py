@@ -22,12 +22,13 @@ def make_generate(
     place: Callable[[Any], Any] = lambda tree: tree,
     collect: Callable[[Any], np.ndarray] = np.asarray,
 ) -> Callable[..., np.ndarray]:
-    """``generate(params, count, cond=Cond(), seed=0, progress=None) -> images [count, h, w, c]``, clipped to [-1, 1].
+    """``generate(params, count, cond=Cond(), seed=0, progress=None, first=0) -> images [count, h, w, c]`` in [-1, 1].
 
-    Image i is drawn from the key of (seed, i) and the i-th entry of ``cond``, so it does not depend on ``batch_size``
-    (but for rounding) nor on ``count``. The last batch is filled up and cut: one compilation serves. ``place`` puts a
-    batch (a pytree with leading axis batch_size) on the devices, ``collect`` fetches images from them;
-    ``progress(done)`` is called after each batch.
+    They are the images ``first``, ``first`` + 1, … of all those that a seed stands for. Image i is drawn from the key
+    of (seed, i) and its entry of ``cond``, so it does not depend on ``batch_size`` (but for rounding), ``first`` or
+    ``count``. The last batch is filled up and cut: one compilation serves. ``place`` puts a batch (a pytree with
+    leading axis batch_size) on the devices, ``collect`` fetches images from them; ``progress(done)`` is called after
+    each batch.
     ``generate`` raises ValueError where a condition does not have ``count`` entries.
     """
 
@@ -41,6 +42,7 @@ def make_generate(
         cond: Cond = UNCONDITIONAL,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
+        first: int = 0,
     ) -> np.ndarray:
         lengths = {len(leaf) for leaf in jax.tree.leaves(cond)}
         if count < 1 or lengths - {count}:
@@ -50,7 +52,7 @@ def make_generate(
         for start in range(0, count, batch_size):
             ids = np.arange(start, start + batch_size) % count  # wraps around in the last batch
             chunk = jax.tree.map(lambda leaf, ids=ids: leaf[ids], cond)
-            parts.append(collect(batch(params, *place((ids.astype(np.uint32), chunk)), np.uint32(seed))))
+            parts.append(collect(batch(params, *place(((first + ids).astype(np.uint32), chunk)), np.uint32(seed))))
             if progress:
                 progress(min(start + batch_size, count))
         return np.clip(np.concatenate(parts)[:count], -1, 1)

@@ -1,5 +1,6 @@
 """Masks as choices: which tokens the network sees (visibility), which outputs carry loss (supervision)."""
 
+from maskdiff_jax.masks.maps import mask_maps as mask_maps
 from maskdiff_jax.masks.supervision import SUPERVISIONS as SUPERVISIONS
 from maskdiff_jax.masks.supervision import dense as dense
 from maskdiff_jax.masks.supervision import sparse as sparse

@@ -34,7 +34,7 @@ def test_the_value_is_that_of_the_formula_and_is_written(sets, tmp_path, capsys)
     root = np.sqrt(np.linalg.eigvals(s @ t).real).sum()
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t) - 2 * root
     assert found["values"]["fid"] == pytest.approx(expected, rel=1e-5)
-    assert found["counts"] == {"fake": 120, "real": 120, "train": 120} and found["images_per_second"] > 0
+    assert found["counts"] == {"samples": 120, "real": 120, "train": 120} and found["images_per_second"] > 0
     for name in found["values"]:
         assert name in shown and METRICS[name].describes in shown
 
@@ -83,7 +83,7 @@ def test_sets_that_do_not_fit_each_other(sets, tmp_path, capsys):
     np.savez(sets / "large.npz", images=np.zeros((120, 4, 4, 1), np.uint8))
     with pytest.raises(SystemExit):
         run(sets, fake="large.npz")
-    assert "has images of 3x3x1, and --fake" in capsys.readouterr().err
+    assert "are of 3x3x1, and" in capsys.readouterr().err
     np.savez(sets / "narrow.npz", mu=np.zeros(5), sigma=np.eye(5))
     with pytest.raises(SystemExit):
         run(sets, real="narrow.npz")

@@ -117,7 +117,7 @@ def fast():
 def given(count=1437, **more) -> Given:
     x, labels = digits()
     x, labels = to_uint8(x), labels.astype(np.int32)
-    return Given((8, 8, 1), (x[:count], labels[:count]), (x[1437:], labels[1437:]), **more)
+    return Given((8, 8, 1), lambda: (x[:count], labels[:count]), lambda: (x[1437:], labels[1437:]), **more)
 
 
 def test_the_classifier_reads_digits(fast, tmp_path, monkeypatch):
@@ -125,17 +125,17 @@ def test_the_classifier_reads_digits(fast, tmp_path, monkeypatch):
     make, data = partial(FEATURES["classifier"], steps=100, width=16, learning_rate=0.01), given(cache=tmp_path)
     features = make()(data)
     assert features.about["heldout_accuracy"] > 0.97
-    found = features.extract(data.heldout[0])
+    found = features.extract(data.heldout()[0])
     assert found["pool"].shape == (360, features.dims) == (360, 64) and found["logits"].shape == (360, 10)
-    accuracy = np.mean(found["logits"].argmax(axis=1) == data.heldout[1])
+    accuracy = np.mean(found["logits"].argmax(axis=1) == data.heldout()[1])
     assert accuracy == features.about["heldout_accuracy"]
-    within = np.mean([found["pool"][data.heldout[1] == digit].var(axis=0).sum() for digit in range(10)])
+    within = np.mean([found["pool"][data.heldout()[1] == digit].var(axis=0).sum() for digit in range(10)])
     assert within < 0.5 * found["pool"].var(axis=0).sum()  # features tell the classes apart, too
 
     monkeypatch.setattr(sys.modules[classifier.__module__], "train", None)  # not again
     again = make(cache=str(tmp_path))(data._replace(cache=None))
     assert again.about == features.about
-    np.testing.assert_array_equal(again.extract(data.heldout[0])["pool"], found["pool"])
+    np.testing.assert_array_equal(again.extract(data.heldout()[0])["pool"], found["pool"])
 
 
 TINY = {"steps": 3, "width": 4, "batch": 40}
@@ -147,7 +147,7 @@ def test_the_same_seed_trains_the_same_classifier(tmp_path):
     pool = {}
     for name, options, kept in [("a", {}, True), ("b", {}, False), ("c", {"seed": 1}, True)]:
         features = FEATURES["classifier"](**TINY, **options)(data if kept else data._replace(cache=None))
-        pool[name] = features.extract(data.train[0])["pool"]
+        pool[name] = features.extract(data.train()[0])["pool"]
     np.testing.assert_array_equal(pool["a"], pool["b"])
     assert np.abs(pool["a"] - pool["c"]).max() > 1e-3
     files = sorted(tmp_path.iterdir())
@@ -155,7 +155,7 @@ def test_the_same_seed_trains_the_same_classifier(tmp_path):
     for file in files:
         file.write_bytes(file.read_bytes()[:-40])
     repaired = FEATURES["classifier"](**TINY)(data)
-    np.testing.assert_array_equal(repaired.extract(data.train[0])["pool"], pool["a"])
+    np.testing.assert_array_equal(repaired.extract(data.train()[0])["pool"], pool["a"])
     FEATURES["classifier"](**TINY)(given(39, cache=tmp_path))
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -165,11 +165,11 @@ def test_the_classifier_needs_labels_and_numbers_in_range():
     with pytest.raises(ValueError, match="need training images with labels: choose other features"):
         FEATURES["classifier"]()(Given((8, 8, 1)))
     with pytest.raises(ValueError, match="need training images with labels"):
-        FEATURES["classifier"]()(data._replace(train=(data.train[0], None)))
+        FEATURES["classifier"]()(data._replace(train=lambda: (data.train()[0], None)))
     with pytest.raises(ValueError, match=r"labels must be 0, 1, ... for 40 images, got shape \[39\]"):
-        FEATURES["classifier"]()(data._replace(train=(data.train[0], data.train[1][1:])))
+        FEATURES["classifier"]()(data._replace(train=lambda: (data.train()[0], data.train()[1][1:])))
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
-        FEATURES["classifier"]()(data._replace(train=(data.train[0], 0 * data.train[1])))
+        FEATURES["classifier"]()(data._replace(train=lambda: (data.train()[0], 0 * data.train()[1])))
     for options, error in [
         ({"steps": 0}, "warmup must be"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),

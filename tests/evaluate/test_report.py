@@ -14,7 +14,7 @@ KEYS = {
     "nearest_train_distance_heldout", "copied_share", "sliced_wasserstein",
     "sliced_wasserstein_reference", "violation_rate", "unreadable_rate",
     "heldout", "heldout.loss", "heldout.levels", "heldout.edges",
-    "bits_per_dim", "steps", "images", "seconds",
+    "metrics", "features", "bits_per_dim", "steps", "images", "seconds",
     "flops", "parameters", "samples", "samples.count", "samples.sampler", "samples.steps",
     "samples.guidance", "samples.class_count", "samples.class_guidance", "samples.seed", "provenance",
     "provenance.created", "provenance.revision", "provenance.config_sha256", "provenance.device",
@@ -38,6 +38,8 @@ def entries(**changes):
         "unreadable_rate": None,
         "heldout": {"loss": jnp.float32(0.25)} | {f"level_{j:02d}": 0.1 * (j + 1) for j in range(4)},
         "edges": np.linspace(0, 1, 5).tolist(),
+        "metrics": {},
+        "features": None,
         "bits_per_dim": None,
         "steps": 2000,
         "images": 256_000,
@@ -65,7 +67,7 @@ def names(mapping, prefix=""):
 def test_keys_are_frozen():
     assert names(SCHEMA) == KEYS
     report = make_report(**entries())
-    assert {name for name in names(report) if not name.startswith("provenance.versions.")} == KEYS
+    assert {name for name in names(report) if not name.startswith(("provenance.versions.", "metrics."))} == KEYS
     assert list(report) == list(SCHEMA)
 
 
@@ -106,9 +108,10 @@ def test_missing_key():
         {},
         {"class_accuracy": None, "judge_accuracy": None, "pixel_frechet": None, "pixel_frechet_reference": None},
         {"name": "n" * 100, "seconds": 1e7, "flops": 1e22, "parameters": 12, "images": 10**12},
+        {"metrics": {"fid": 3.14159, "precision": math.nan}, "features": {"name": "inception"}},
         {"heldout": {"loss": math.nan, "level_00": math.nan, "level_01": 0.0}, "edges": [0, 0.5, 1]},
     ],
-    ids=["usual", "unmeasured", "long", "diverged"],
+    ids=["usual", "unmeasured", "long", "metrics", "diverged"],
 )
 def test_table_is_aligned_and_narrow(change):
     report = make_report(**entries(**change))

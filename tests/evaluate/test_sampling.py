@@ -35,6 +35,12 @@ def test_images_differ_and_follow_seed_and_label():
     np.testing.assert_allclose(labelled[:, 0, 0, 0], np.arange(20) % 10 / 10, atol=1e-6)
 
 
+def test_any_part_of_the_images_can_be_drawn_alone():
+    generate, cond = make_generate(sample, batch_size=8), Cond(label=balanced_labels(23, 10))
+    part = generate(PARAMS, 12, Cond(label=cond.label[11:]), first=11)
+    np.testing.assert_array_equal(part, generate(PARAMS, 23, cond)[11:])
+
+
 def test_clipped_counted_and_compiled_once():
     shapes, done = [], []
 

@@ -20,14 +20,14 @@ Arrays = dict[str, np.ndarray]
 class Given(NamedTuple):
     """What features are made for.
 
-    ``shape`` (h, w, c) of the images. ``train`` and ``heldout``: real ones, for features that learn from them.
+    ``shape`` (h, w, c) of the images. ``train`` and ``heldout`` read real ones, for features that learn from them.
     ``place`` puts a batch of images on the devices, ``collect`` fetches an array from them, as for
     `maskdiff_jax.evaluate.sampling.make_generate`. ``cache``: a folder where what was learned may be kept.
     """
 
     shape: tuple[int, int, int]
-    train: Labelled | None = None
-    heldout: Labelled | None = None
+    train: Callable[[], Labelled] | None = None
+    heldout: Callable[[], Labelled] | None = None
     place: Callable[[Any], Any] = lambda tree: tree
     collect: Callable[[Any], np.ndarray] = np.asarray
     cache: Path | None = None
@@ -38,7 +38,8 @@ class Features(NamedTuple):
 
     Row i depends on image i alone (but for rounding). ``progress(done)`` is called after each batch. ``extract`` raises
     ValueError for another dtype or shape and where there are no images. ``batch``: how many images are on the devices
-    at a time. ``about``: what the features are, for a report: JSON data.
+    at a time. ``about``: what the features are, for a report: JSON data. ``identity`` differs where the rows do, for
+    what is kept of them.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Features(NamedTuple):
     extract: Callable[..., Arrays]
     batch: int = 256
     about: dict[str, Any] = {}  # noqa: RUF012  (never mutated)
+    identity: str = ""
 
 
 Make = Callable[[Given], Features]

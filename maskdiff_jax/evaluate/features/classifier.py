@@ -23,7 +23,7 @@ from maskdiff_jax.evaluate.features.weights import check_shapes, nested, read_np
 from maskdiff_jax.models.classifier import classifier as network
 from maskdiff_jax.models.extractor import Extractor
 from maskdiff_jax.rng import key_for
-from maskdiff_jax.train.digest import flatten
+from maskdiff_jax.train.digest import array_digest, flatten
 from maskdiff_jax.train.files import write_atomically
 from maskdiff_jax.train.optim import adamw, cosine, make_optimizer
 from maskdiff_jax.types import Array, Key, Params
@@ -79,9 +79,10 @@ def classifier(
     _optimizer(training)  # it checks the numbers
 
     def make(given: Given) -> Features:
-        images, labels = _checked(given.train, given.shape)
+        seen, unseen = (None if read is None else read() for read in (given.train, given.heldout))
+        images, labels = _checked(seen, given.shape)
         program = compiled(given.shape, int(labels.max()) + 1, width, training)
-        key = digest(VERSION, width, training, seed, *_bytes(given.train), *_bytes(given.heldout))
+        key = digest(VERSION, width, training, seed, *_bytes(seen), *_bytes(unseen))
         folder = Path(cache) if cache else given.cache
         kept = None if folder is None else folder / f"classifier-{key[:16]}.npz"
         params = None if kept is None else _read(kept, program.net)
@@ -92,10 +93,11 @@ def classifier(
         params = multihost_utils.broadcast_one_to_all(params)  # hosts must not differ by rounding
         extract = make_extract(program.features, jax.device_put(params), given, batch)
         about: dict[str, Any] = {"data": key, "steps": steps, "width": width, "seed": seed, "heldout_accuracy": None}
-        if given.heldout is not None and given.heldout[1] is not None:
-            seen = extract(given.heldout[0])["logits"].argmax(axis=1)
-            about["heldout_accuracy"] = float(np.mean(seen == given.heldout[1]))
-        return Features("classifier", program.net.dims, extract, batch, about)
+        if unseen is not None and unseen[1] is not None:
+            answers = extract(unseen[0])["logits"].argmax(axis=1)
+            about["heldout_accuracy"] = float(np.mean(answers == unseen[1]))
+        identity = digest(*(array_digest(np.asarray(leaf)) for leaf in jax.tree.leaves(params)))
+        return Features("classifier", program.net.dims, extract, batch, about, identity)
 
     return make
 

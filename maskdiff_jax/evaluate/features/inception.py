@@ -69,7 +69,7 @@ def inception(weights: str, sha256: str = "", convention: str = "tf", batch: int
 
         about: dict[str, Any] = {"weights": weights, "sha256": digest, "convention": convention}
         extract = make_extract(features, jax.device_put(params), given, batch)
-        return Features("inception", net.dims, extract, batch, about)
+        return Features("inception", net.dims, extract, batch, about, f"{digest} {convention}")
 
     return make
 

@@ -22,6 +22,6 @@ def pixels() -> Make:
                 progress(len(images))
             return {"pool": pool}
 
-        return Features("pixels", prod(given.shape), extract, BATCH, {"range": [-1, 1]})
+        return Features("pixels", prod(given.shape), extract, BATCH, {"range": [-1, 1]}, "pixels")
 
     return make

@@ -9,6 +9,7 @@ from maskdiff_jax.evaluate.metrics.images import collect as collect
 from maskdiff_jax.evaluate.metrics.inception_score import inception_score as inception_score
 from maskdiff_jax.evaluate.metrics.kid import Spread as Spread
 from maskdiff_jax.evaluate.metrics.kid import kid as kid
+from maskdiff_jax.evaluate.metrics.memorisation import Pairs as Pairs
 from maskdiff_jax.evaluate.metrics.memorisation import authentic_percent as authentic_percent
 from maskdiff_jax.evaluate.metrics.memorisation import closest_pairs as closest_pairs
 from maskdiff_jax.evaluate.metrics.memorisation import copied_share as copied_share
