@@ -1,7 +1,6 @@
 """From a config to an experiment: a frozen bundle of pure functions. Every error in a config is raised here."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +10,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax import rng
+from maskdiff_jax.checks import check_controls, check_metrics, check_values
 from maskdiff_jax.codec import CODECS
 from maskdiff_jax.cond import TEXT_PADDINGS, example
 from maskdiff_jax.config import default_config
-from maskdiff_jax.data import AUGMENTS, DATASETS, Augment, Dataset, control_names
+from maskdiff_jax.data import AUGMENTS, DATASETS, Augment, Dataset
 from maskdiff_jax.diffusion.denoiser import make_denoiser
 from maskdiff_jax.diffusion.guidance import GUIDANCES
 from maskdiff_jax.diffusion.inputs import INPUTS
@@ -27,16 +27,13 @@ from maskdiff_jax.diffusion.weighting import WEIGHTINGS, clipped, constant, norm
 from maskdiff_jax.evaluate.features import FEATURES, Make
 from maskdiff_jax.evaluate.judge import JUDGES, Judge
 from maskdiff_jax.evaluate.likelihood import BitsPerDim, make_bits_per_dim
-from maskdiff_jax.evaluate.metrics import METRICS, Options
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
-from maskdiff_jax.parts import ConfigError, check_keys, checked, closest, find, flatten, part
+from maskdiff_jax.parts import check_keys, checked, find, part
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
 from maskdiff_jax.train.guard import check_spike
-from maskdiff_jax.train.loop import profiled_steps
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
 from maskdiff_jax.train.parallel import ENGINES, check_batch, make_mesh
-from maskdiff_jax.train.writers import BOARDS
 from maskdiff_jax.types import (
     Array,
     Batch,
@@ -52,10 +49,6 @@ from maskdiff_jax.types import (
     Process,
     Times,
 )
-
-# What checkpoints can be ranked by, and how often it is measured.
-RANKING = {"heldout": "heldout_every", "heldout_ema": "heldout_every", "quality": "quality_every"}
-HANDOVERS = {"handover.weights": ("raw", "ema"), "handover.positions": ("interpolate", "extrapolate")}
 
 
 class Experiment(NamedTuple):
@@ -102,6 +95,7 @@ def build(config: ConfigDict) -> Experiment:
         weighting = normalised(weighting, process, times)
     offered = cond_shape(dataset, config.condition)
     check_controls(config.condition, augment)
+    check_metrics(config, dataset)
     phase = part("condition.phase", PHASES, config.condition.phase)
     text_padding = part("condition.text_padding", TEXT_PADDINGS, config.condition.text_padding)
     model = part("model", MODELS, config.model, encoded, offered)
@@ -164,7 +158,7 @@ def build(config: ConfigDict) -> Experiment:
         heldout_times=heldout_times,
         optimizer=optimizer,
         judge=part("evaluate.judge", JUDGES, config.evaluate.judge),
-        features=make_features(config, dataset),
+        features=part("evaluate.features", FEATURES, config.evaluate.features) if config.evaluate.metrics else None,
         bits_per_dim=bits_per_dim,
     )
     trace(experiment)
@@ -203,20 +197,6 @@ def cond_shape(dataset: Dataset, condition: ConfigDict) -> CondShape:
     )
 
 
-def check_controls(condition: ConfigDict, augment: Augment) -> None:
-    """Raise ConfigError for a control that the data do not record."""
-    known = control_names(augment)
-    for key in ("controls_high", "controls_low"):
-        if not isinstance(condition[key], tuple | list):
-            raise ConfigError(f"config.condition.{key}: a tuple of names, got {condition[key]!r}")
-        for name in condition[key]:
-            if name not in known:
-                raise ConfigError(
-                    f"config.condition.{key}: the data record no {name!r}{closest(name, known)}; "
-                    f"choose from {', '.join(known)}, or from those of another config.augment"
-                )
-
-
 def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Params, Key, Cond], Array]:
     """``sample(params, keys [b], cond) -> images [b, h, w, c]`` by ``settings``, a section like ``config.sample``.
 
@@ -237,106 +217,7 @@ def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Param
     return generate
 
 
-def check_best(log: ConfigDict) -> None:
-    """Raise ConfigError where checkpoints are to be ranked by what is not measured when they are written."""
-    if not log.keep_best:
-        return
-    kind = str(log.best_metric).partition("/")[0]
-    if kind not in RANKING:
-        choices = ", ".join(f"{kind}/…" for kind in RANKING)
-        raise ConfigError(
-            f"config.log.best_metric: {log.best_metric!r} is not measured regularly; choose from {choices}"
-        )
-    every = RANKING[kind]
-    if not log[every] or log.checkpoint_every % log[every]:
-        raise ConfigError(
-            f"config.log.keep_best: log.{every}={log[every]} must divide log.checkpoint_every={log.checkpoint_every}, "
-            f"as every checkpoint needs {log.best_metric}"
-        )
-
-
-def make_features(config: ConfigDict, dataset: Dataset) -> Make | None:
-    """The features of ``evaluate.metrics``; None where nothing is measured. Raises ConfigError for a bad choice."""
-    settings = config.evaluate
-    if not settings.metrics:
-        return None
-    if not isinstance(settings.metrics, tuple | list):
-        raise ConfigError(f"config.evaluate.metrics: a tuple of names, got {settings.metrics!r}")
-    for name in settings.metrics:
-        if name not in METRICS:
-            choices = f"choose from {', '.join(METRICS)}"
-            raise ConfigError(f"config.evaluate.metrics: unknown {name!r}{closest(name, METRICS)}; {choices}")
-    if dataset.dtype != "uint8":
-        raise ConfigError(f"config.evaluate.metrics: {dataset.name} are no pictures, of which features are made")
-    if "class_accuracy" in settings.metrics and not (config.condition.label and dataset.classes):
-        raise ConfigError("config.evaluate.metrics: class_accuracy is of a model with class labels")
-    least = {name: METRICS[name].least(Options()) for name in settings.metrics}
-    for name, count in least.items():
-        if 0 < settings.num < count:
-            raise ConfigError(f"config.evaluate.num: {name} needs at least {count} samples, got {settings.num}")
-    return part("evaluate.features", FEATURES, settings.features)
-
-
 def strength(guidance: ConfigDict) -> str:
     """The option of a guidance that is its strength on the semantics: the first of its factory."""
     factory = find("sample.guidance", GUIDANCES, guidance.name)
     return next(iter(inspect.signature(factory).parameters))
-
-
-def check_values(config: ConfigDict) -> None:
-    """Raise ConfigError for a number that no part checks."""
-    least = {
-        1: (
-            "steps",
-            "guard.max_bad_steps",
-            "batch",
-            "accumulate",
-            "sample.num",
-            "evaluate.batch",
-            "evaluate.levels",
-            "evaluate.diagnose.num",
-            "evaluate.diagnose.context",
-            "log.every",
-        ),
-        0: (
-            "seed",
-            "parallel.fsdp",
-            "log.sample_every",
-            "log.heldout_every",
-            "log.quality_every",
-            "log.checkpoint_every",
-            "log.keep_best",
-            "evaluate.num",
-            "evaluate.bits_per_dim.images",
-        ),
-    }
-    flat = flatten(config)
-    for low, paths in least.items():
-        for path in paths:
-            if not isinstance(flat[path], int) or flat[path] < low:
-                raise ConfigError(f"config.{path}: a whole number of at least {low}, got {flat[path]!r}")
-    weight = config.second_pass.weight
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(f"config.second_pass.weight: finite and at least 0, got {weight}")
-    for path, choices in HANDOVERS.items():
-        if flat[path] not in choices:
-            raise ConfigError(f"config.{path}: unknown {flat[path]!r}; choose from {', '.join(choices)}")
-    if not config.ema:
-        raise ConfigError("config.ema: name at least one decay; the first one is sampled and evaluated")
-    if config.evaluate.images < config.evaluate.levels:
-        raise ConfigError(
-            f"config.evaluate.images: at least evaluate.levels={config.evaluate.levels}, got {config.evaluate.images}"
-        )
-    if config.parallel.engine not in ENGINES:
-        raise ConfigError(
-            f"config.parallel.engine: unknown {config.parallel.engine!r}; choose from {', '.join(ENGINES)}"
-        )
-    check_best(config.log)
-    if config.log.board not in BOARDS:
-        raise ConfigError(f"config.log.board: unknown {config.log.board!r}; choose from {', '.join(BOARDS)}")
-    checked("log.board", BOARDS[config.log.board])
-    if config.profile:
-        checked("profile", profiled_steps, config.profile)
-    scale = config.evaluate.judge_guidance
-    if not (math.isfinite(scale) and scale >= 0):
-        raise ConfigError(f"config.evaluate.judge_guidance: finite and at least 0, got {scale}")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from maskdiff_jax.evaluate.better import HIGHER
 from maskdiff_jax.evaluate.curves import UNITS, compare
 from maskdiff_jax.evaluate.curves_picture import draw
 from maskdiff_jax.evaluate.curves_runs import Run, group, notes, read_run
@@ -20,7 +21,6 @@ from maskdiff_jax.evaluate.curves_text import number, tables, verdict
 from maskdiff_jax.train.files import write_atomically, write_json
 
 FILES = ("compare.png", "compare.md", "compare.json")
-HIGHER = ("accuracy", "class_accuracy", "judge_accuracy", "precision", "recall", "density", "coverage")
 
 
 def report(arms: Mapping[str, Sequence[Run]], metric: str, higher: bool, sunk: bool, folder: Path) -> str:

@@ -119,7 +119,7 @@ def default_config() -> ConfigDict:
                 "keep_latest": 2,  # newest checkpoints kept
                 "keep_every": placeholder(int),  # keep every checkpoint at a multiple of this step, too
                 "keep_best": 0,  # keep so many of the best, too; --checkpoint=best samples and evaluates the first
-                "best_metric": "heldout_ema/loss",  # the logged metric by which they are ranked; less is better
+                "best_metric": "heldout_ema/loss",  # the logged metric by which they are ranked
             },
         }
     )

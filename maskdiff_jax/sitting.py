@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax import inference, reporting, rng
+from maskdiff_jax.checks import best_sign
 from maskdiff_jax.data import Feed
 from maskdiff_jax.stages import Stage
 from maskdiff_jax.train import loop
@@ -215,7 +216,8 @@ class StageRun:
         }
         sitting.writer.flush()
         measured_at, scalars = sitting.measured
-        metric = scalars.get(sitting.config.log.best_metric) if measured_at == done else None
+        best = sitting.config.log.best_metric
+        metric = best_sign(best) * scalars[best] if measured_at == done and best in scalars else None
         sitting.checkpoints.save(done, state, self.data.batches.get_state(), meta, metric=metric)
 
     def write(self, done: int, scalars: dict[str, Any]) -> None:

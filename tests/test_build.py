@@ -42,6 +42,18 @@ WRONG = {  # the change, and what the message must say
         {"log__keep_best": 1, "log__best_metric": "train/loss"},
         "config.log.best_metric: 'train/loss' is not measured regularly; choose from heldout/…",
     ),
+    "misspelt ranking": (
+        {"log__keep_best": 1, "log__best_metric": "heldout_ema/lost"},
+        "config.log.best_metric: 'heldout_ema' has no 'lost' to rank by (did you mean 'loss'?); choose from loss, ",
+    ),
+    "ranking by what has no good end": (
+        {"log__keep_best": 1, "log__best_metric": "quality/nearest_train_distance"},
+        "config.log.best_metric: 'quality' has no 'nearest_train_distance' to rank by",
+    ),
+    "ranking without checkpoints": (
+        {"log__keep_best": 1, "log__checkpoint_every": 0},
+        "config.log.keep_best: log.heldout_every=500 must divide log.checkpoint_every=0",
+    ),
     "engine": ({"parallel__engine": "pmap"}, "config.parallel.engine: unknown 'pmap'; choose from jit, shard_map"),
     "spike": ({"guard__spike": 0.5}, "config.guard.spike: spike is a multiple of the mean gradient norm"),
     "unknown mask": (

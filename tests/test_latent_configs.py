@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from configs import imagenet256_dit
-from maskdiff_jax.build import check_controls, check_values, cond_shape
+from maskdiff_jax.build import cond_shape
+from maskdiff_jax.checks import check_controls, check_values
 from maskdiff_jax.config import default_config
 from maskdiff_jax.data import AUGMENTS, DATASETS
 from maskdiff_jax.models import MODELS

@@ -2,25 +2,14 @@
 
 import numpy as np
 
+from maskdiff_jax.evaluate.better import IMAGE_METRICS
 from maskdiff_jax.evaluate.consistency import violation_rates, violations
 from maskdiff_jax.evaluate.judge import Judge, class_accuracy
 from maskdiff_jax.evaluate.nearest import closest, nearest_distance, share_of_copies
 from maskdiff_jax.evaluate.pixels import pixel_frechet, pixel_frechet_reference
 from maskdiff_jax.evaluate.sliced import sliced_wasserstein, sliced_wasserstein_reference
 
-METRICS = (
-    "class_accuracy",
-    "judge_accuracy",
-    "pixel_frechet",
-    "pixel_frechet_reference",
-    "nearest_train_distance",
-    "nearest_train_distance_heldout",
-    "copied_share",
-    "sliced_wasserstein",
-    "sliced_wasserstein_reference",
-    "violation_rate",
-    "unreadable_rate",
-)
+METRICS = tuple(IMAGE_METRICS)
 POINT_LIMIT = 16  # elements of an image up to which it is a point of a few dimensions, not a picture
 Labelled = tuple[np.ndarray, np.ndarray | None]  # float images [n, h, w, c] in [-1, 1], labels [n] or None
 
