@@ -32,6 +32,7 @@ from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import TrainState, init_state
 from maskdiff_jax.train.writers import open_writers
 
+MODEL = {"name": "dit", "patch": 2, "width": 160, "depth": 5, "heads": 5}
 BARS = {"logging": 1.03, "logging and a checkpoint": 1.05}
 
 
@@ -58,7 +59,7 @@ def stage_of(batch: int, every: int) -> Stage:
     """A DiT of 2.4 M parameters on digits, that saves after multiples of ``every`` steps."""
     config = digits_dense.get_config()
     config.update({"batch": batch, "steps": 10**6, "schedule": {"warmup": 10}})
-    config.model = {"name": "dit", "patch": 2, "width": 160, "depth": 5, "heads": 5}
+    config.model = dict(MODEL)
     config.log.update({"heldout_every": 0, "sample_every": 0, "quality_every": 0, "checkpoint_every": every})
     return build_stages(config)[0]
 

@@ -84,6 +84,7 @@ def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
         place=partial(place, mesh),
         collect=collect,
         cache=cache_folder(),
+        devices=mesh.size,
     )
     make: Any = experiment.features
     features: Features = checked("evaluate.features", make, given)

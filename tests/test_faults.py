@@ -35,7 +35,12 @@ def runs(tmp_path_factory):
     """Runs whose data hold a NaN: so all faults come on top of skipped steps."""
     folder = tmp_path_factory.mktemp("faults")
     command = poisoned_command(Poison(3, "nan"), folder)
-    runs = Runs(folder / "runs", command, {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})  # which compiles sooner
+    cheap = {  # little is compiled, and only the first time
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    runs = Runs(folder / "runs", command, cheap)
     runs.half = shutil.copytree(runs.reference()[0], folder / "half")  # as if it had been killed at step 33
     for name in ("checkpoints/35", "checkpoints/40"):
         shutil.rmtree(runs.half / name)

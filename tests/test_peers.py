@@ -1,15 +1,17 @@
 """What the comparison with PyTorch says of measured seconds, and the arguments of its command; needs no torch."""
 
+import time
+
 import numpy as np
 import pytest
 
-from benchmarks.peers import report, setups, timing
+from benchmarks.peers import jobs, report, setups, timing
 from benchmarks.peers.__main__ import parse
 
 
 def test_arguments(tmp_path, capsys):
     options = parse([f"--out={tmp_path}"])
-    assert options.only == setups.CASES and options.rounds == 10
+    assert options.only == tuple(setups.SETUPS) and options.rounds == 10
     assert parse([f"--out={tmp_path}", "--only=sampling,dit_s4"]).only == ("sampling", "dit_s4")
     for wrong, line in {
         "--only=dit_s4,unet": "no case unet: choose from dit_s4, uvit_s, dit_s4_masked, sampling",
@@ -22,16 +24,28 @@ def test_arguments(tmp_path, capsys):
 
 
 def test_tokens_that_a_case_sees():
-    seen = {name: (setup.tokens, setup.kept) for name, setup in {**setups.TRAINING, **setups.SAMPLING}.items()}
+    seen = {name: (setup.tokens, setup.kept) for name, setup in setups.SETUPS.items()}
     assert seen == {"dit_s4": (64, 64), "uvit_s": (256, 256), "dit_s4_masked": (256, 64), "sampling": (64, 64)}
+
+
+def took(*seconds):
+    return [timing.Taken(wall, wall / 2) for wall in seconds]
 
 
 def test_turns_change_their_order():
     order = []
-    ways = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = timing.alternate(ways, rounds=3, pause=0)
+
+    def way(name):
+        order.append(name)
+        return timing.Taken(len(order), 0.0)
+
+    taken = timing.alternate({name: lambda name=name: way(name) for name in "abc"}, rounds=3, pause=0)
     assert "".join(order) == "abccbaabc"
-    assert all(len(seconds[name]) == 3 and min(seconds[name]) >= 0 for name in ways)
+    assert {name: [one.wall for one in rounds] for name, rounds in taken.items()} == {
+        "a": [1, 6, 7],
+        "b": [2, 5, 8],
+        "c": [3, 4, 9],
+    }
 
 
 def test_ratios_are_of_one_round():
@@ -65,20 +79,39 @@ def test_the_interval_covers_as_it_says(rounds):
 
 
 def test_a_row_counts_the_faster_peer():
-    seconds = {"ours": [1.0, 1.1, 0.9], "eager": [2.0, 2.2, 1.8], "compiled": [1.2, 1.1, 1.8]}
-    row = report.row("A", 32, 5, seconds)
-    assert row["peer"] == "compiled" and row["ratio"] == pytest.approx(1.2)
-    assert (row["low"], row["high"]) == pytest.approx((1.0, 2.0))
+    """By the clock; the processor's seconds are of the same way."""
+    row = report.row(
+        "A", 32, 5, {"ours": took(1.0, 1.1, 0.9), "eager": took(2, 2.2, 1.8), "compiled": took(1.2, 1.1, 1.8)}
+    )
+    assert row["peer"] == "compiled"
+    assert row["ratio"] == row["cpu_ratio"] == pytest.approx({"median": 1.2, "low": 1.0, "high": 2.0, "coverage": 0.75})
     assert row["images_per_second"] == pytest.approx({"ours": 160, "eager": 80, "compiled": 32 * 5 / 1.2})
 
 
 def test_tables_show_what_did_not_run():
-    case = report.row("A", 4, 1, {"ours": [2.0] * 6, "eager": [1.0] * 6})
+    case = report.row("A", 4, 1, {"ours": took(*[2.0] * 6), "eager": took(*[1.0] * 6)})
     case |= {"failures": {"compiled": "Error: no compiler"}}
-    product = report.row("2×3×4", 0, 1, {"ours": [1e-6] * 6, "eager": [2e-6] * 6})
+    product = report.row("2×3×4", 0, 1, {"ours": took(*[1e-6] * 6), "eager": took(*[2e-6] * 6)})
     product |= {"gflops": report.gflops((2, 3, 4), product), "failures": {}}
     assert product["gflops"] == pytest.approx({"ours": 0.048, "eager": 0.024})
-    about = {"name": "CPU", "device": "cpu", "threads": 2, "torch": "9", "dtype": "float32", "rounds": 6}
-    text = report.format_tables(about, {"jax": "7"}, [case], [product])
-    assert "| A | 4 | 2.0 | 4.0 | - | 0.50 (0.50 to 0.50) |" in text
+    about = {"name": "A chip", "threads": 2, "torch": "9", "dtype": "float32", "rounds": 6}
+    text = report.format_tables({**about, "device": "cpu"}, {"jax": "7"}, [case], [product])
+    assert "| A | 4 | 2.0 | 4.0 | - | 0.50 (0.50 to 0.50) | 0.50 (0.50 to 0.50) |" in text
     assert "A, compiled: Error: no compiler" in text and "interval of 97%" in text
+    text = report.format_tables({**about, "device": "cuda"}, {"jax": "7"}, [case], [product])
+    assert "| A | 4 | 2.0 | 4.0 | - | 0.50 (0.50 to 0.50) |\n" in text
+
+
+def test_a_way_that_cannot_run_is_left_out():
+    def broken():
+        raise TypeError("no compiler\nfor this machine")
+
+    ready = jobs.warm_up({"eager": lambda: None, "compiled": broken}, frozenset({"compiled"}))
+    assert ready.ways == ("eager",) and ready.failures == {"compiled": "TypeError: no compiler"}
+    with pytest.raises(TypeError):
+        jobs.warm_up({"eager": broken}, frozenset({"compiled"}))
+
+
+def test_seconds_of_a_way():
+    taken = jobs.take(lambda: time.sleep(0.05))
+    assert 0.05 <= taken.wall < 5 and 0 <= taken.cpu < 0.04

@@ -9,6 +9,7 @@ Bad input ends in one line and exit status 2.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from maskdiff_jax.evaluate.image_sets import ImageSet, is_statistics, read_image
 from maskdiff_jax.evaluate.metrics import METRICS, needed, read_reference
 from maskdiff_jax.evaluate.scorer import Scores, format_scores, make_scorer
 from maskdiff_jax.train.files import write_json
+from maskdiff_jax.train.parallel import collect, make_mesh, place
 from maskdiff_jax.train.provenance import provenance
 
 WEIGHTS = "weights"  # the option of features that names a file
@@ -101,9 +103,11 @@ def evaluate(
     if "heldout" in needs.also and heldout is None:
         raise ValueError("ct needs --heldout")
     read = None if own is None or own.labels is None else lambda: whole(own)
+    mesh = make_mesh()
+    given = Given(samples.shape, train=read, place=partial(place, mesh), collect=collect, devices=mesh.size)
     score = make_scorer(
         metrics,
-        make(Given(samples.shape, train=read)),
+        make(given),
         reference,
         train=training,
         heldout=read_images(heldout) if heldout else None,

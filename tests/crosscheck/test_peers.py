@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import cases, ours, step
+from benchmarks.peers import ours, peer_ways, step
 from benchmarks.peers.setups import Recipe, Setup
 from benchmarks.peers.weights import state_dict
 from maskdiff_jax import rng
@@ -40,7 +40,7 @@ def raw_of(name):
 
 
 def peer_of(name):
-    return cases.peer_of(SETUPS[name], params_of(name), "cpu")
+    return peer_ways.network_of(SETUPS[name], params_of(name))
 
 
 def batch_of(raw):

@@ -57,7 +57,8 @@ def test_one_compilation_serves():
     assert shapes == [(8, *SHAPE)]
 
 
-def test_on_eight_devices():
+@pytest.mark.parametrize("batch", [16, 12])
+def test_on_eight_devices(batch):
     mesh, spread = make_mesh(), []
 
     def placed(x):
@@ -65,7 +66,8 @@ def test_on_eight_devices():
         return spread[-1]
 
     x = images(21, *SHAPE)
-    np.testing.assert_allclose(toy(16, place=placed, collect=collect).extract(x)["pool"], expected(x), atol=1e-5)
+    features = toy(batch, place=placed, collect=collect, devices=8)
+    np.testing.assert_allclose(features.extract(x)["pool"], expected(x), atol=1e-5)
     assert len(spread) == 2 and len({shard.device for shard in spread[0].addressable_shards}) == 8
 
 

@@ -22,7 +22,8 @@ class Given(NamedTuple):
 
     ``shape`` (h, w, c) of the images. ``train`` and ``heldout`` read real ones, for features that learn from them.
     ``place`` puts a batch of images on the devices, ``collect`` fetches an array from them, as for
-    `maskdiff_jax.evaluate.sampling.make_generate`. ``cache``: a folder where what was learned may be kept.
+    `maskdiff_jax.evaluate.sampling.make_generate`; batches are rounded up to a multiple of ``devices``. ``cache``: a
+    folder where what was learned may be kept.
     """
 
     shape: tuple[int, int, int]
@@ -31,6 +32,7 @@ class Given(NamedTuple):
     place: Callable[[Any], Any] = lambda tree: tree
     collect: Callable[[Any], np.ndarray] = np.asarray
     cache: Path | None = None
+    devices: int = 1
 
 
 class Features(NamedTuple):
@@ -89,6 +91,7 @@ def make_extract(
     The last batch is filled up and cut: one compilation serves.
     """
     compiled = jax.jit(apply)
+    batch = -(-batch // given.devices) * given.devices
 
     def extract(images: np.ndarray, progress: Callable[[int], None] | None = None) -> Arrays:
         check_images(images, given.shape)
