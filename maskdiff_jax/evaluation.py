@@ -136,7 +136,8 @@ def draw_samples(
     settings = experiment.config.evaluate
     labels = labels_for(experiment, None, settings.num)
     cond = condition(experiment, labels, settings.num)
-    generate, there = generator(experiment, section), at_hand(folder)
+    generate = generator(experiment, section)
+    there = int(multihost_utils.broadcast_one_to_all(np.int32(at_hand(folder))))  # all processes draw together
     began = time.perf_counter()
     shown: Any = {"desc": "sampling", "unit": "img", "disable": None, "leave": False, "ncols": 79}
     with tqdm(total=settings.num, initial=min(there, settings.num), **shown) as bar:
@@ -151,7 +152,7 @@ def draw_samples(
             bar.update(count)
             return to_uint8(images)
 
-        drawn = fill(folder, settings.num, draw, settings.batch, labels)
+        drawn = fill(folder, there, settings.num, draw, settings.batch, labels)
     rate = drawn / (time.perf_counter() - began) if drawn else None
     if jax.process_count() > 1:  # the first process has written what all now read
         multihost_utils.sync_global_devices("maskdiff_jax: samples")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from maskdiff_jax.build import build, make_sample
+from maskdiff_jax.checks import best_sign
 from maskdiff_jax.config import default_config
 from maskdiff_jax.inference import condition
 from maskdiff_jax.overrides import drop_stale_options
@@ -27,6 +28,11 @@ def tiny(**changes):
                 section = section[key]
             section[keys[-1]] = value
     return config
+
+
+def test_checkpoints_are_ranked_by_the_better_end_of_their_metric():
+    metrics = ("heldout_ema/loss", "quality/pixel_frechet", "quality/class_accuracy", "quality/fid", "quality/recall")
+    assert [best_sign(metric) for metric in metrics] == [1, 1, -1, 1, -1]
 
 
 WRONG = {  # the change, and what the message must say

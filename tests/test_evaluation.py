@@ -224,13 +224,13 @@ def test_a_store_draws_what_is_missing_and_what_is_damaged(tmp_path):
         calls.append((first, count))
         return np.arange(first, first + count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
 
-    assert fill(tmp_path, 10, draw, 4) == 10 and calls == [(0, 4), (4, 4), (8, 2)]
-    assert fill(tmp_path, 13, draw, 8) == 3 and calls[3:] == [(10, 3)]
+    assert fill(tmp_path, at_hand(tmp_path), 10, draw, 4) == 10 and calls == [(0, 4), (4, 4), (8, 2)]
+    assert fill(tmp_path, at_hand(tmp_path), 13, draw, 8) == 3 and calls[3:] == [(10, 3)]
     data = bytearray((tmp_path / "000000004-000000008.npz").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "000000004-000000008.npz").write_bytes(data)
     assert at_hand(tmp_path) == 4
-    assert fill(tmp_path, 13, draw, 4) == 9 and calls[4:] == [(4, 4), (8, 4), (12, 1)]
+    assert fill(tmp_path, at_hand(tmp_path), 13, draw, 4) == 9 and calls[4:] == [(4, 4), (8, 4), (12, 1)]
     samples = stored(tmp_path, 11)
     assert whole(samples)[0][:, 0, 0, 0].tolist() == list(range(11)) and samples.labels is None
     assert images_at(samples, np.array([9, 2]))[:, 0, 0, 0].tolist() == [9, 2]

@@ -29,12 +29,12 @@ def at_hand(folder: Path) -> int:
     return files[-1][1] if files else 0
 
 
-def fill(folder: Path, count: int, draw: Draw, size: int, labels: np.ndarray | None = None) -> int:
-    """Draw the samples that ``folder`` lacks to hold ``count``, ``size`` at a time; how many these were.
+def fill(folder: Path, start: int, count: int, draw: Draw, size: int, labels: np.ndarray | None = None) -> int:
+    """Draw the samples from number ``start``, which are `at_hand`, to ``count``, ``size`` at a time; how many.
 
-    ``labels`` [count] are written beside them. A file that is damaged is drawn again, and those after it.
+    ``labels`` [count] are written beside them. After a file that is damaged all are drawn again.
     """
-    start = first = at_hand(folder)
+    first = start
     while first < count:
         stop = min(first + size, count)
         arrays = {"images": draw(first, stop - first)}
