@@ -3,6 +3,7 @@
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py [--workdir=D] [--config.key=value …]
     python -m maskdiff_jax.main --mode=prepare --config=configs/cifar_sparse.py
     python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8 --memory=80]
+    python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_sparse.py [--sweep=ratio]
     python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D [--steps=50 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D --metrics=fid,kid --num=50000 [--guidance=1,1.5,2 …]
@@ -34,7 +35,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
-_MODES = ["train", "sample", "evaluate", "diagnose", "report", "prepare", "plan"]
+_MODES = ["train", "sample", "evaluate", "diagnose", "report", "prepare", "plan", "benchmark"]
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
 
 _NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
@@ -48,10 +49,14 @@ _METRICS = flags.DEFINE_list("metrics", None, "evaluate: these alone, of new sam
 _FEATURES = flags.DEFINE_string("features", None, "evaluate: what --metrics are computed on [the config's]")
 _WEIGHTS = flags.DEFINE_string("weights", None, "evaluate: file of the weights of these features")
 _REFERENCE = flags.DEFINE_string("reference", None, "evaluate: statistics (.npz) for the training images")
-_OUT = flags.DEFINE_string("out", None, "sample: path of the .png; the .npz stands beside it [D/samples/…]")
+_OUT = flags.DEFINE_string("out", None, "sample: a .png, the .npz beside it [D/samples/…]; benchmark: a .json")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "sample, evaluate: newest, best, or a step [newest]")
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
+
+_ONLY = flags.DEFINE_list("only", None, "benchmark: ceilings, step, input, sampling [all]")
+_SWEEP = flags.DEFINE_string("sweep", None, "benchmark: the step for several values of batch, ratio or devices")
+_ROUNDS = flags.DEFINE_integer("rounds", None, "benchmark: timings of each kind [5]", lower_bound=1)
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: host:port of process 0, or auto")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many", lower_bound=1)
@@ -68,6 +73,7 @@ _ALLOWED = {
     "evaluate": _SAMPLING | {"metrics": _METRICS, "features": _FEATURES, "weights": _WEIGHTS, "reference": _REFERENCE},
     "diagnose": {"num": _NUM, "seed": _SEED, "checkpoint": _CHECKPOINT},
     "report": {},
+    "benchmark": {"only": _ONLY, "sweep": _SWEEP, "rounds": _ROUNDS, "out": _OUT},
 }
 _OF_A_RUN = ("sample", "evaluate", "diagnose", "report")  # these read the run's own config
 _CLUSTER = {flag.name: flag for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
@@ -80,7 +86,7 @@ def main(argv: list[str]) -> None:
         fail(f"unexpected argument {argv[1]!r}: options start with --")
     logging.set_verbosity(logging.get_verbosity() if _verbose() else logging.WARNING)
     mode = _MODE.value
-    for option, flag in (_ALLOWED["sample"] | _ALLOWED["evaluate"] | _ALLOWED["plan"]).items():
+    for option, flag in {name: flag for options in _ALLOWED.values() for name, flag in options.items()}.items():
         if flag.value is not None and option not in _ALLOWED[mode]:
             fail(f"--{option} does not go with --mode={mode}")
     for option, flag in _CLUSTER.items():
@@ -94,7 +100,7 @@ def main(argv: list[str]) -> None:
 
     import jax  # after the flags: --help and typing errors answer at once
 
-    from maskdiff_jax import inference, plan, run
+    from maskdiff_jax import benchmark, inference, plan, run
     from maskdiff_jax.data import DataError
     from maskdiff_jax.parts import ConfigError
     from maskdiff_jax.sitting import BadSteps
@@ -125,7 +131,7 @@ def main(argv: list[str]) -> None:
                 except FloatingPointError as error:  # of config.debug_nans
                     own = [f for f in traceback.extract_tb(error.__traceback__) if "maskdiff_jax" in f.filename][-1]
                     fail(f"{str(error).splitlines()[0]}, at {own.filename}:{own.lineno}: {own.line}", status=1)
-            plan.plan(config, **settings) if mode == "plan" else run.prepare(config)
+            {"plan": plan.plan, "prepare": run.prepare, "benchmark": benchmark.benchmark}[mode](config, **settings)
             return
         config, stored = (inference.read_config(workdir) for _ in range(2))
         for path, value in overrides.items():

@@ -79,10 +79,10 @@ def estimate(experiment: Experiment, devices: Sequence[Any], memory: int | None 
     config, mesh = experiment.config, mesh_for(experiment.config, devices)
     checked("batch", check_batch, config.batch, mesh.size, config.accumulate)
     state = abstract_state(experiment.model, experiment.optimizer, mesh)
-    raw, table = _arrays(experiment, mesh)
+    raw, table = step_arrays(experiment, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     engine = ENGINES[config.parallel.engine](mesh)
-    step = make_step(experiment.objective, experiment.optimizer, _ingest(experiment), config.accumulate, engine)
+    step = make_step(experiment.objective, experiment.optimizer, step_ingest(experiment), config.accumulate, engine)
     backend = devices[0].platform
     lowered = jit_step(step, state).lower(state, raw, key, table)
     found: Any = lowered.compile(_QUICK if backend == "cpu" else None).memory_analysis()
@@ -186,7 +186,7 @@ class _Absent:
         raise DataError("shape_only is a description, without images: name a data set to train on")
 
 
-def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
+def step_arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
     """Shapes of what the data pipeline sends with each step, and of the table that stays on the device or None."""
     dataset, config = experiment.dataset, experiment.config
 
@@ -208,7 +208,7 @@ def _arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
     return raw | records(config.batch, cut), None
 
 
-def _ingest(experiment: Experiment) -> Any:
+def step_ingest(experiment: Experiment) -> Any:
     condition = experiment.config.condition
     return partial(ingest, experiment.augment, high=tuple(condition.controls_high), low=tuple(condition.controls_low))
 

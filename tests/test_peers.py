@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import jobs, report, setups, timing
-from benchmarks.peers.__main__ import parse
+from benchmarks.peers.__main__ import main, parse
 
 
 def test_arguments(tmp_path, capsys):
@@ -21,6 +21,13 @@ def test_arguments(tmp_path, capsys):
         with pytest.raises(SystemExit):
             parse([f"--out={tmp_path}", wrong])
         assert line in capsys.readouterr().err
+
+
+def test_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^benchmarks.peers needs torch: pip install"):
+        main([f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_tokens_that_a_case_sees():

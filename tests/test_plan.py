@@ -12,7 +12,7 @@ from maskdiff_jax.build import build
 from maskdiff_jax.data import DataError, feed
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.parts import ConfigError
-from maskdiff_jax.plan import _arrays, check_fit, count_work, estimate, nbytes, plan, shape_only
+from maskdiff_jax.plan import check_fit, count_work, estimate, nbytes, plan, shape_only, step_arrays
 from maskdiff_jax.train.optim import adamw, constant, make_optimizer
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.state import abstract_state, init_state
@@ -69,7 +69,7 @@ def test_the_compiler_gives_cut_parameters_an_eighth_of_each_device():
 
 def test_data_and_temporaries(found, experiment):
     size = found["bytes_per_device"]
-    raw, table = _arrays(experiment, make_mesh(jax.devices()[:1]))
+    raw, table = step_arrays(experiment, make_mesh(jax.devices()[:1]))
     assert nbytes(raw) == 8 * size["batch"] == 8 * 4  # eight images, resident: their indices
     assert nbytes(table) == size["data"] == 1500 * (8 * 8 + 4)  # uint8 pixels and an int32 label
     assert size["temporary"] == found["compiler"]["temporary"] > 0
@@ -94,7 +94,7 @@ def test_it_plans_for_the_arrays_that_the_data_pipeline_delivers(resident):
         experiment.dataset.train, 8, 0, experiment.augment, sharding=batch_sharding(mesh), resident=resident, prefetch=0
     )
     about = lambda tree: jax.tree.map(lambda x: (x.shape, jnp.dtype(x.dtype), x.sharding.spec), tree)  # noqa: E731
-    assert about(_arrays(experiment, mesh)) == about((next(data.batches), data.table))
+    assert about(step_arrays(experiment, mesh)) == about((next(data.batches), data.table))
 
 
 def test_it_refuses_what_is_known_not_to_fit_and_says_by_how_much(found, printed):

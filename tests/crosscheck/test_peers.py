@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import ours, peer_ways, step
+from benchmarks.peers import ours, peer_ways, setups, step
+from benchmarks.peers.jobs import Side
 from benchmarks.peers.setups import Recipe, Setup
 from benchmarks.peers.weights import state_dict
 from maskdiff_jax import rng
@@ -144,3 +145,16 @@ def test_the_peer_draws_what_a_step_needs():
     shares = torch.bincount(draws.visible.flatten(), minlength=setup.tokens) / 4000
     assert float((shares - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 4000) ** 0.5
     assert abs(float(draws.t.mean()) - 0.5) < 0.02 and abs(float(draws.eps.std()) - 1) < 0.01
+
+
+@pytest.mark.parametrize(("name", "way"), [("ours", "ours"), ("peer", "eager")])
+def test_a_side_measures_itself(name, way):
+    """In a process of its own, whose errors come back as text and do not end it."""
+    job = next(iter(setups.PRODUCTS))
+    with Side(name, "cpu") as side:
+        with pytest.raises(RuntimeError, match=f"^{name}, prepare .*KeyError: 'no such job'"):
+            side.prepare("no such job", 1)
+        assert side.prepare(job, 1).ways == (way,)
+        taken = side.take(way)
+        assert taken.wall > 0 and taken.cpu > 0 and side.about()
+    assert not side.process.is_alive()

@@ -52,9 +52,9 @@ class Program(NamedTuple):
 
 
 def classifier(
-    steps: int = 500,
+    steps: int = 2000,
     width: int = 32,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     seed: int = 0,
     cache: str = "",
     batch: int = 256,
