@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
 from maskdiff_jax.evaluate.pixels import blocks
 
@@ -70,6 +69,8 @@ def tolerance(noise: float, comparisons: int, spread: float | np.ndarray = 2**0.
     ``spread``: the standard deviation of their difference, in that of one element. ``comparisons``: of an image, which
     together raise a false alarm with probability `FALSE_ALARM` at most.
     """
+    from scipy.special import ndtri  # takes a while to import
+
     return LEVEL - ndtri(FALSE_ALARM / (2 * comparisons)) * spread * noise
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from maskdiff_jax.evaluate.metrics.distances import same_width
 
@@ -27,6 +26,8 @@ def z_score(fake: np.ndarray, heldout: np.ndarray) -> float:
     is that without ties, as in the authors' code; their continuity correction of half a pair is left out.
     """
     m, n = len(fake), len(heldout)
+    from scipy.stats import rankdata  # takes a while to import
+
     u = rankdata(np.concatenate([fake, heldout]))[:m].sum() - m * (m + 1) / 2
     return float((u - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12))
 

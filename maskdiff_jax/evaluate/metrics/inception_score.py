@@ -1,7 +1,6 @@
 """The Inception Score: how sure a classifier is of each sample, and how many classes it sees in all of them."""
 
 import numpy as np
-from scipy.special import log_softmax
 
 from maskdiff_jax.evaluate.metrics.distances import checked
 from maskdiff_jax.evaluate.metrics.kid import Spread
@@ -24,6 +23,8 @@ def inception_score(logits: np.ndarray, splits: int = 10, seed: int | None = 202
 
 
 def _score(logits: np.ndarray) -> float:
+    from scipy.special import log_softmax  # takes a while to import
+
     log_p = log_softmax(logits.astype(np.float64), axis=1)
     p = np.exp(log_p)
     q = p.mean(axis=0)

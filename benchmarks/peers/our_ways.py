@@ -1,0 +1,68 @@
+"""Our side of each job, in a process without PyTorch. XLA has a thread for each core that the process may use."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.peers import ours, setups
+from benchmarks.peers.jobs import Way
+from benchmarks.peers.setups import Recipe, Setup
+from maskdiff_jax.train.parallel import make_mesh
+from maskdiff_jax.train.provenance import provenance
+from maskdiff_jax.train.state import init_state
+from maskdiff_jax.train.step import jit_step
+
+
+def about(device: str) -> dict[str, Any]:
+    return provenance({"device": device})
+
+
+def ways(job: str, device: str, steps: int) -> tuple[dict[str, Way], frozenset[str]]:
+    """The one way of a job, and those that may fail: none."""
+    return {"ours": JOBS[job](device, steps)}, frozenset()
+
+
+def training(setup: Setup, device: str, steps: int) -> Way:
+    """``steps`` of the trainer's compiled steps in a call, on one batch."""
+    recipe, dtype, raw = Recipe(), setups.DTYPES[device], ours.raw_of(setup)
+    model, optimizer = ours.model_of(setup, dtype), ours.optimizer_of(recipe)
+    held = [init_state(model, optimizer, jax.random.key(setups.SEED), make_mesh(jax.devices()[:1]))]
+    step = jit_step(ours.step_of(setup, recipe, dtype), held[0])
+    placed, root = jax.device_put(raw), jax.random.key(2)
+
+    def run() -> None:
+        for _ in range(steps):
+            held[0], _ = step(held[0], placed, root)
+        jax.block_until_ready(held[0])
+
+    return run
+
+
+def sampling(setup: Setup, device: str, steps: int) -> Way:
+    """Images by Euler's method in a call; ``steps``, of training, is not used."""
+    dtype = setups.DTYPES[device]
+    params = jax.jit(ours.model_of(setup, dtype).init)(jax.random.key(setups.SEED))
+    sampler = ours.sampler_of(setup, dtype, setups.SAMPLING_STEPS)
+    given = jax.device_put((ours.noise_of(setup), ours.raw_of(setup).label))
+    return lambda: sampler(params, *given).block_until_ready()
+
+
+def product(shape: tuple[int, int, int], device: str, steps: int) -> Way:
+    """The product of two float32 matrices, repeated in a call; ``steps``, of training, is not used."""
+    rows, inner, columns = shape
+    random, multiply = np.random.default_rng(0), jax.jit(jnp.matmul)
+    left, right = (jnp.asarray(random.standard_normal(s, np.float32)) for s in ((rows, inner), (inner, columns)))
+
+    def run() -> None:
+        for _ in range(setups.repeats(shape)):
+            result = multiply(left, right)
+        result.block_until_ready()
+
+    return run
+
+
+KINDS = ((setups.TRAINING, training), (setups.SAMPLING, sampling), (setups.PRODUCTS, product))
+JOBS = {name: partial(make, entry) for table, make in KINDS for name, entry in table.items()}
