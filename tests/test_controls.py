@@ -1,5 +1,7 @@
 """Controls by the command line, and the measurements of `benchmarks.controls` on images with known answers."""
 
+from contextlib import closing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,10 @@ from benchmarks import controls
 from configs import digits_controls
 from maskdiff_jax.build import build
 from maskdiff_jax.data import canvas, digits, to_float
+from maskdiff_jax.train.checkpoint import Checkpoints
+from maskdiff_jax.train.files import write_json
+from maskdiff_jax.train.parallel import make_mesh
+from maskdiff_jax.train.state import init_state
 from tests.cli import TINY, here
 
 TINY_CONTROLS = ("--config=configs/digits_controls.py", *TINY[1:], "--config.steps=3")
@@ -16,8 +22,17 @@ TINY_CONTROLS = ("--config=configs/digits_controls.py", *TINY[1:], "--config.ste
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run as training leaves it, but for the training: its config and a checkpoint of fresh parameters."""
     workdir = tmp_path_factory.mktemp("controls") / "run"
-    assert here(*TINY_CONTROLS, f"--workdir={workdir}") == 0
+    config = digits_controls.get_config()
+    config.model.update({"width": 16, "depth": 1, "heads": 2})
+    config.sample.steps = 3
+    experiment = build(config)
+    state = init_state(experiment.model, experiment.optimizer, jax.random.key(0), make_mesh())
+    meta = {"config": config.to_dict(), "fingerprint": experiment.dataset.fingerprint, "seconds": 0.0}
+    with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        checkpoints.save(1, state, {}, meta, wait=True)
+    write_json(workdir / "config.json", config.to_dict())
     return workdir
 
 

@@ -27,7 +27,7 @@ SHALLOW = {
     "mdt": {"depth": 4, "decoder": 2},
     "pixart": {"depth": 2},
     "mmdit": {"depth": 2},
-    "unet": {},
+    "unet": {"blocks": 1},
 }
 FEATURES = 2 * 256  # of the height and the width of the original
 
