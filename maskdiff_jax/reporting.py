@@ -19,7 +19,7 @@ from maskdiff_jax.evaluate import page
 from maskdiff_jax.evaluate.features import Features, Given
 from maskdiff_jax.evaluate.grid import image_grid, save_picture
 from maskdiff_jax.evaluate.heldout import level_edges
-from maskdiff_jax.evaluate.image_sets import ImageSet, in_memory, whole
+from maskdiff_jax.evaluate.image_sets import ImageSet, in_memory
 from maskdiff_jax.evaluate.metrics import About, Pairs, Reference, cached_reference, read_reference
 from maskdiff_jax.evaluate.nearest import closest
 from maskdiff_jax.evaluate.quality import METRICS, Labelled, quality
@@ -53,19 +53,20 @@ def labelled(experiment: Experiment, source: Source) -> Labelled:
 
 
 def real_images(experiment: Experiment, source: Source, name: str) -> ImageSet:
-    """The images of a source as they are measured, uint8, read when they are needed."""
-
-    def some(start: int) -> Any:
-        return held_out(source, experiment.augment, indices=np.arange(start, min(start + _BLOCK, len(source))))
+    """The images of a source as they are measured, uint8 and without labels, read when they are needed."""
 
     def batches() -> Iterator[np.ndarray]:
-        return (to_uint8(np.asarray(some(start).image)) for start in range(0, len(source), _BLOCK))
+        for start in range(0, len(source), _BLOCK):
+            indices = np.arange(start, min(start + _BLOCK, len(source)))
+            yield to_uint8(np.asarray(held_out(source, experiment.augment, indices=indices).image))
 
-    labels = None
-    if experiment.dataset.classes:
-        found = [some(start).cond.label for start in range(0, len(source), _BLOCK)]
-        labels = np.concatenate([np.asarray(label) for label in found])
-    return ImageSet(Path(f"{experiment.dataset.name} ({name})"), experiment.image_shape, len(source), batches, labels)
+    return ImageSet(Path(f"{experiment.dataset.name} ({name})"), experiment.image_shape, len(source), batches)
+
+
+def levels(experiment: Experiment, source: Source) -> Labelled:
+    """As `labelled`, but uint8."""
+    images, labels = labelled(experiment, source)
+    return to_uint8(images), labels
 
 
 def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
@@ -79,8 +80,8 @@ def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
     heldout = real_images(experiment, dataset.heldout, "held out")
     given = Given(
         experiment.image_shape,
-        train=partial(whole, train),
-        heldout=partial(whole, heldout),
+        train=partial(levels, experiment, dataset.train),
+        heldout=partial(levels, experiment, dataset.heldout),
         place=partial(place, mesh),
         collect=collect,
         cache=cache_folder(),
