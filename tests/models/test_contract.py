@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dit": {"width": 32, "depth": 2, "heads": 2},
     "unet": {"base": 8, "multipliers": (1, 2), "attention": (4,), "head_channels": 8, "groups": 2},
     "uvit": {"width": 32, "depth": 3, "heads": 2},
-    "mdt": {"width": 32, "depth": 4, "heads": 2, "decoder": 2},
+    "mdt": {"width": 32, "depth": 3, "heads": 2, "decoder": 1},
     "pixart": {"width": 32, "depth": 2, "heads": 2},
     "mmdit": {"width": 32, "depth": 2, "heads": 2},
 }
