@@ -63,7 +63,7 @@ def real_images(experiment: Experiment, source: Source, name: str) -> ImageSet:
     return ImageSet(Path(f"{experiment.dataset.name} ({name})"), experiment.image_shape, len(source), batches)
 
 
-def levels(experiment: Experiment, source: Source) -> Labelled:
+def labelled_uint8(experiment: Experiment, source: Source) -> Labelled:
     """As `labelled`, but uint8."""
     images, labels = labelled(experiment, source)
     return to_uint8(images), labels
@@ -80,8 +80,8 @@ def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
     heldout = real_images(experiment, dataset.heldout, "held out")
     given = Given(
         experiment.image_shape,
-        train=partial(levels, experiment, dataset.train),
-        heldout=partial(levels, experiment, dataset.heldout),
+        train=partial(labelled_uint8, experiment, dataset.train),
+        heldout=partial(labelled_uint8, experiment, dataset.heldout),
         place=partial(place, mesh),
         collect=collect,
         cache=cache_folder(),

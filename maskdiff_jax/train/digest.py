@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 from typing import Any
@@ -52,6 +53,18 @@ def flatten(tree: Any) -> dict[str, Any]:
     """{"params/dense/kernel": leaf}, without the leaves that are `...`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves if leaf is not ...}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """{"dense/kernel": leaf} as {"dense": {"kernel": leaf}}: the inverse of `flatten` for trees of dicts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
 
 
 def form(leaf: Any) -> dict[str, Any]:

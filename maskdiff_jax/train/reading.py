@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from maskdiff_jax.train import seal, verify
-from maskdiff_jax.train.digest import describe
+from maskdiff_jax.train.digest import describe, nested
 from maskdiff_jax.train.orbax_noise import one_error_only
 from maskdiff_jax.train.verify import Average, CheckpointError, Damaged
 
@@ -86,7 +86,7 @@ class Reader:
         arrays = agreed(lambda: self._some(step, set(paths.values())))
         read = describe(arrays)
         agreed(lambda: verify.require_equal(read, body["leaves"]))
-        return SavedParams(step, verify.nested({name: arrays[path] for name, path in paths.items()}), body["meta"])
+        return SavedParams(step, nested({name: arrays[path] for name, path in paths.items()}), body["meta"])
 
     def shapes(self, step: int, average: Average) -> SavedParams:
         """As `params`, but shapes and dtypes, from the record alone."""
@@ -94,7 +94,7 @@ class Reader:
         leaves = body["leaves"]
         found = verify.params_in(self.called(step), body, average)
         shapes = {name: jax.ShapeDtypeStruct(leaves[at]["shape"], leaves[at]["dtype"]) for name, at in found.items()}
-        return SavedParams(step, verify.nested(shapes), body["meta"])
+        return SavedParams(step, nested(shapes), body["meta"])
 
     def metrics(self) -> dict[int, float | None]:
         """{step: metric} of the checkpoints on disk whose record is sound."""

@@ -133,18 +133,6 @@ def params_in(checkpoint: str, body: dict[str, Any], average: Average) -> dict[s
     return averages[repr(float(average))]
 
 
-def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-    """{"dense/kernel": leaf} as {"dense": {"kernel": leaf}}."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
-
-
 def _shown(leaf: dict[str, Any] | None) -> str:
     return "absent" if leaf is None else f"{leaf['dtype']}{leaf['shape']}"
 

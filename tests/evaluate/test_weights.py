@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.evaluate.features.weights import check_shapes, nested, read_weights
+from maskdiff_jax.evaluate.features.weights import check_shapes, read_weights
+from maskdiff_jax.train.digest import nested
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full((1, 2), 0.5, np.float32)}
 

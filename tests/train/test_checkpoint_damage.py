@@ -20,34 +20,17 @@ from maskdiff_jax.train.optim import adamw, constant, make_optimizer
 from maskdiff_jax.train.reading import abstract
 from maskdiff_jax.train.state import TrainState
 from maskdiff_jax.train.verify import FORMAT
-from tests.train.test_checkpoint import (
+from tests.train.saved import (
     DATA,
     META,
     assert_identical,
     files,
-    make_states,
     names,
     restore,
     rewrite,
-    save_all,
     truncate,
     unseal,
 )
-
-
-@pytest.fixture(scope="module")
-def states():
-    return make_states()
-
-
-@pytest.fixture(scope="module")
-def saved(states, tmp_path_factory) -> Path:
-    return save_all(tmp_path_factory.mktemp("saved") / "checkpoints", states)
-
-
-@pytest.fixture
-def copy(saved, tmp_path) -> Path:
-    return shutil.copytree(saved, tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("sealed", [True, False])

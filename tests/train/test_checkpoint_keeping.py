@@ -9,7 +9,7 @@ import pytest
 
 from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from maskdiff_jax.train.reading import abstract
-from tests.train.test_checkpoint import names, truncate
+from tests.train.saved import names, truncate
 
 STATE = {"a": jnp.arange(3)}
 

@@ -15,17 +15,7 @@ from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.optim import adamw, constant, make_optimizer
 from maskdiff_jax.train.state import TrainState
-from tests.train.test_checkpoint import DATA, files, make_states, names, save_all, unseal
-
-
-@pytest.fixture(scope="module")
-def states():
-    return make_states()
-
-
-@pytest.fixture(scope="module")
-def saved(states, tmp_path_factory) -> Path:
-    return save_all(tmp_path_factory.mktemp("saved") / "checkpoints", states)
+from tests.train.saved import DATA, files, names, unseal
 
 
 class Run(NamedTuple):

@@ -14,7 +14,7 @@ from maskdiff_jax.sitting import StageRun
 from maskdiff_jax.stages import same_run
 from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from tests.cli import TINY, here
-from tests.train.test_checkpoint import names, rewrite, unseal
+from tests.train.saved import names, rewrite, unseal
 from tests.train.test_checkpoint_saving import small_files
 
 pytestmark = pytest.mark.usefixtures("compiled_once")

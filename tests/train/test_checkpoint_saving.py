@@ -19,7 +19,7 @@ from maskdiff_jax.train.checkpoint import CheckpointError, Checkpoints
 from maskdiff_jax.train.parallel import make_mesh, replicated
 from maskdiff_jax.train.reading import abstract
 from maskdiff_jax.train.space import nbytes, require_space
-from tests.train.test_checkpoint import assert_identical, make_state, names
+from tests.train.saved import assert_identical, make_state, names
 
 
 def test_save_returns_before_the_checkpoint_is_there_and_buffers_may_then_be_donated(tmp_path, monkeypatch):

@@ -11,10 +11,10 @@ import numpy as np
 
 from maskdiff_jax.evaluate.features.base import Features, Given, Make, check_batch, make_extract
 from maskdiff_jax.evaluate.features.resize import centres, corners, resize
-from maskdiff_jax.evaluate.features.weights import check_shapes, nested, read_weights
+from maskdiff_jax.evaluate.features.weights import check_shapes, read_weights
 from maskdiff_jax.models.inception import SIDE
 from maskdiff_jax.models.inception import inception as network
-from maskdiff_jax.train.digest import flatten
+from maskdiff_jax.train.digest import flatten, nested
 from maskdiff_jax.types import Array, Params
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"

@@ -14,8 +14,6 @@ from zipfile import BadZipFile
 import jax.numpy as jnp
 import numpy as np
 
-from maskdiff_jax.types import Params
-
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 
 
@@ -57,18 +55,6 @@ def read_safetensors(data: bytes) -> dict[str, np.ndarray]:
 
 
 READERS: dict[str, Callable[[bytes], dict[str, np.ndarray]]] = {".npz": read_npz, ".safetensors": read_safetensors}
-
-
-def nested(arrays: Mapping[str, Any]) -> Params:
-    """{"a/b": x} -> {"a": {"b": x}}."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, leaf = name.split("/")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = array
-    return tree
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
