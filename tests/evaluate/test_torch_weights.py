@@ -207,7 +207,7 @@ def test_a_name_that_promises_another_digest(tmp_path):
     with pytest.raises(ValueError, match="not the one in its name: download it again from https://github"):
         convert(path, tmp_path / "out.npz")
     path = path.rename(tmp_path / "some.pth")
-    with pytest.raises(ValueError, match=r"some\.pth: the tensors lack Conv2d_1a_3x3/bn/bias and 469 more"):
+    with pytest.raises(ValueError, match=r"some\.pth: the tensors lack Conv2d_1a_3x3/bn/bias, .* and 465 more"):
         convert(path, tmp_path / "out.npz")
     with pytest.raises(ValueError, match=r"the name must end in \.npz"):
         convert(path, tmp_path / "out.safetensors")

@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 from maskdiff_jax.data.pixels import to_float
 from maskdiff_jax.data.source import digest
 from maskdiff_jax.evaluate.features.base import Features, Given, Labelled, Make, check_batch, check_images, make_extract
-from maskdiff_jax.evaluate.features.weights import check_shapes, read_npz
 from maskdiff_jax.models.classifier import classifier as network
 from maskdiff_jax.models.extractor import Extractor
 from maskdiff_jax.rng import key_for
@@ -27,6 +26,7 @@ from maskdiff_jax.train.digest import array_digest, flatten, nested
 from maskdiff_jax.train.files import write_atomically
 from maskdiff_jax.train.optim import adamw, cosine, make_optimizer
 from maskdiff_jax.types import Array, Key, Params
+from maskdiff_jax.weights.files import check_shapes, read_npz
 
 VERSION = 1  # of network and training: one more where they change, so that no older file is taken for theirs
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from maskdiff_jax.evaluate.features.base import Features, Given, Make, check_batch, make_extract
 from maskdiff_jax.evaluate.features.resize import centres, corners, resize
-from maskdiff_jax.evaluate.features.weights import check_shapes, read_weights
 from maskdiff_jax.models.inception import SIDE
 from maskdiff_jax.models.inception import inception as network
 from maskdiff_jax.train.digest import flatten, nested
 from maskdiff_jax.types import Array, Params
+from maskdiff_jax.weights.files import check_shapes, read_weights
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskdiff_jax.evaluate.features.weights import check_shapes, read_weights
 from maskdiff_jax.train.digest import nested
+from maskdiff_jax.weights.files import check_shapes, read_weights
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full((1, 2), 0.5, np.float32)}
 
@@ -70,7 +70,7 @@ def test_objects_and_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "w.npz", x=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
         read_weights(tmp_path / "w.npz")
-    with pytest.raises(ValueError, match="I64"):
+    with pytest.raises(ValueError, match="x holds int64, not floating-point numbers"):
         read_weights(write(tmp_path / "w.safetensors", {"x": np.zeros(2, np.int64)}))
     with pytest.raises(ValueError, match=r"choose a file of \.npz, \.safetensors"):
         read_weights(tmp_path / "w.pth")
@@ -83,8 +83,10 @@ def test_names_are_paths():
 def test_names_and_shapes_must_agree():
     shapes = {name: array.shape for name, array in ARRAYS.items()}
     check_shapes(ARRAYS, shapes, "it")
-    with pytest.raises(ValueError, match=r"^it lack c and 1 more$"):
+    with pytest.raises(ValueError, match=r"^it lack c, d$"):
         check_shapes(ARRAYS, shapes | {"c": (1,), "d": (1,)}, "it")
+    with pytest.raises(ValueError, match=r"^it lack c0, c1, c2, c3, c4 and 2 more \(7 in all\)$"):
+        check_shapes(ARRAYS, shapes | {f"c{i}": (1,) for i in range(7)}, "it")
     with pytest.raises(ValueError, match=r"^it have b, which the network does not have$"):
         check_shapes(ARRAYS, {"a/kernel": (2, 3)}, "it")
     with pytest.raises(ValueError, match=r"b has shape \[1, 2\], not \[2, 1\]"):
