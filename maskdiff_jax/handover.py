@@ -1,6 +1,5 @@
 """Where a stage's parameters come from: fresh ones, the stage before, or another run (``config.init_from``)."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +39,7 @@ def inherit(config: ConfigDict, first: Stage) -> Inherited | None:
     workdir = Path(config.init_from)
     if not (workdir / "checkpoints").is_dir():
         raise ConfigError(f"config.init_from: {workdir} holds no run: there is no {workdir / 'checkpoints'}")
-    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", read_only=True, warn=say) as checkpoints:
         restored = checkpoints.read_params("first" if config.handover.weights == "ema" else None)
     shapes = jax.eval_shape(first.experiment.model.init, jax.random.key(0))
     try:

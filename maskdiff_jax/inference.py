@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,7 +126,7 @@ def load(stages: tuple[Stage, ...], workdir: Path, checkpoint: str = "newest") -
             abstract_state(experiment.model, experiment.optimizer, mesh),
         )
 
-    with closing(Checkpoints(workdir / "checkpoints", read_only=True, warn=say)) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", read_only=True, warn=say) as checkpoints:
         restored = checkpoints.restore_named(checkpoint, wanted, same_run(read_config(workdir), checkpoints.directory))
     if restored is None:
         raise ConfigError(f"no checkpoint in {workdir / 'checkpoints'}: train first, or name another --workdir")

@@ -104,6 +104,7 @@ def main(argv: list[str]) -> None:
     from maskdiff_jax.data import DataError
     from maskdiff_jax.parts import ConfigError
     from maskdiff_jax.sitting import BadSteps
+    from maskdiff_jax.train.failing import peer_lost
 
     try:
         if mode in _DISTRIBUTED:
@@ -142,10 +143,9 @@ def main(argv: list[str]) -> None:
         if not jax.distributed.is_initialized():
             fail(str(error))
         leave(str(error), status=2, farewell=jax.distributed.shutdown)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not (why := peer_lost(error)):
             raise
-        why = str(error).splitlines()[0][:200]
         leave(f"another process of this run is gone ({why}); start all again, from the newest checkpoint they go on")
     except KeyboardInterrupt:  # training has its own way of stopping
         print("\ninterrupted; the same command starts again", file=sys.stderr)

@@ -54,15 +54,13 @@ def train(config: ConfigDict, workdir: Path) -> int:
     _check_shared(workdir)
     log, edges = config.log, [stage.stop for stage in stages[:-1]]
     with (
-        closing(
-            Checkpoints(
-                workdir / "checkpoints",
-                log.keep_latest,
-                log.keep_every,
-                keep_steps=edges,
-                keep_best=log.keep_best,
-                warn=say,
-            )
+        Checkpoints(
+            workdir / "checkpoints",
+            log.keep_latest,
+            log.keep_every,
+            keep_steps=edges,
+            keep_best=log.keep_best,
+            warn=say,
         ) as checkpoints,
         interruptible() as stopped,
         # As contexts: what `jax.config.update` sets is lost in a thread that has ever left such a context.

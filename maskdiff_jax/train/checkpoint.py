@@ -241,7 +241,12 @@ class Checkpoints:
         self._noise.close()
 
     def _give_up(self, error: Exception) -> NoReturn:
-        """Raise the error in words. What the failed save has left goes, for a full disk may be what failed it."""
+        """Raise the error in words; as it is where another process is lost.
+
+        What the failed save has left goes, for a full disk may be what failed it.
+        """
+        if failing.peer_lost(error):
+            raise error
         alone = jax.process_count() == 1  # closing and opening are barriers, at which not all processes may arrive
         why = seal.reason(error)
         with self._noise.pop_all():
@@ -255,6 +260,14 @@ class Checkpoints:
                 with suppress(CheckpointError):
                     self._manager = self._open()  # which again knows the old steps that were to go
             raise CheckpointError(f"cannot write checkpoint {self._writing} in {self.directory}: {why}") from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        """Close; but where another process is gone, at once: the save under way would wait for it in vain."""
+        if not failing.peer_lost(error):
+            self.close()
 
     def close(self) -> None:
         """Wait, then release the threads. Raises `CheckpointError` where the last save failed."""

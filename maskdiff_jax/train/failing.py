@@ -1,12 +1,32 @@
-"""A save that fails: nobody waits for it, nothing of it stays, and it is spoken of once."""
+"""A process of the run that is lost; a save that fails: nobody waits for it, nothing of it stays, it is named once."""
 
+import re
 import shutil
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
+
+import jax
+
+# How the runtime begins what it says of others: jax raises it as an error of its own, or as a ValueError.
+_OF_OTHERS = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): ")
+
+
+def peer_lost(error: BaseException | None) -> str:
+    """What the runtime says, in a line of at most 200 characters, where another process of the run is gone; else ""."""
+    if jax.process_count() == 1:
+        return ""
+    said = (str(e) for e in _causes(error) if isinstance(e, jax.errors.JaxRuntimeError | ValueError))
+    return next((text.splitlines()[0][:200] for text in said if _OF_OTHERS.match(text)), "")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def unless_failing(barrier: Callable[..., None]) -> Callable[..., None]:
@@ -29,10 +49,8 @@ def let_finish(error: BaseException, before: Set[threading.Thread], seconds: flo
     end = time.monotonic() + seconds
     for thread in set(threading.enumerate()) - before:
         threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # Orbax's own join raises
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         traceback.clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__
 
 
 def remove_unfinished(directory: Path, pattern: str) -> None:
