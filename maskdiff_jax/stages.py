@@ -102,10 +102,9 @@ def check_handover(old: Any, fresh: Any, settings: ConfigDict) -> None:
 
 
 def flops_per_image(experiment: Experiment) -> float:
-    """Analytic FLOPs of training on one image."""
-    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
-    forward = lambda p, batch, key: experiment.objective.loss(p, batch, key)[0]  # noqa: E731
-    return training_flops(forward, params, abstract_batch(experiment, 1), jax.random.key(0))
+    """Analytic FLOPs of training on one image, by a whole batch: that is traced already, by `build`."""
+    b, params = experiment.config.batch, jax.eval_shape(experiment.model.init, jax.random.key(0))
+    return training_flops(experiment.objective.loss, params, abstract_batch(experiment, b), jax.random.key(0)) / b
 
 
 def stage_configs(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
