@@ -2,7 +2,7 @@
 
 They are collected where torch can be imported and MASKDIFF_CROSSCHECK=1 asks for them:
 
-    pip install torch==2.13.0 prdc && pip install --no-deps torch-fidelity && pip install -e '.[dev]'
+    pip install -e '.[dev,crosscheck]' && pip install --no-deps torch-fidelity
     MASKDIFF_CROSSCHECK=1 python -m pytest tests/crosscheck
 """
 
