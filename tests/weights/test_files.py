@@ -9,6 +9,7 @@ import pytest
 
 from maskdiff_jax.train.digest import nested
 from maskdiff_jax.weights.files import check_shapes, read_weights
+from maskdiff_jax.weights.folders import read_folder, read_metadata, read_tensors, write_folder, write_tensors
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full((1, 2), 0.5, np.float32)}
 
@@ -91,3 +92,40 @@ def test_names_and_shapes_must_agree():
         check_shapes(ARRAYS, {"a/kernel": (2, 3)}, "it")
     with pytest.raises(ValueError, match=r"b has shape \[1, 2\], not \[2, 1\]"):
         check_shapes(ARRAYS, shapes | {"b": (2, 1)}, "it")
+
+
+def test_what_is_written_is_the_same_bytes_again(tmp_path):
+    tensors = {"b": np.arange(6, dtype=np.float16).reshape(2, 3), "a": np.ones(1, np.float32)}
+    metadata = {name: name * 2 for name in "zxyäcd"}
+    for name in ("one", "two"):
+        write_tensors(tmp_path / name, tensors, metadata if name == "one" else dict(reversed(metadata.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read_metadata(tmp_path / "one") == metadata
+    for name, array in read_tensors(tmp_path / "one").items():
+        np.testing.assert_array_equal(array, tensors[name], strict=True)
+
+
+def test_a_folder_of_several_files(tmp_path):
+    """The index says in which file a tensor is; only files of the folder are read."""
+    write_folder(tmp_path, {"x": 1}, {"a": ARRAYS["b"]}, "model")
+    assert read_folder(tmp_path)[0] == {"x": 1}
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
+    write_tensors(tmp_path / "model-2.safetensors", {"c": ARRAYS["a/kernel"]})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}))
+    assert {name: array.shape for name, array in read_folder(tmp_path)[1].items()} == {"a": (1, 2), "c": (2, 3)}
+    index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    with pytest.raises(ValueError, match="not a file of its folder"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_without_weights_and_one_with_a_pickle(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds no weights: neither diffusion_pytorch_model\.safetensors nor model"):
+        read_folder(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds pytorch_model\.bin, a pickle"):
+        read_folder(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="holds list, not an object"):
+        read_folder(tmp_path)
