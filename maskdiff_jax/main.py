@@ -1,4 +1,4 @@
-"""The command line: train, sample and evaluate; prepare data and plan a run.
+"""The command line: train, sample, evaluate and export; prepare data and plan a run.
 
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py [--workdir=D] [--config.key=value …]
     python -m maskdiff_jax.main --mode=prepare --config=configs/cifar_sparse.py
@@ -9,8 +9,9 @@
     python -m maskdiff_jax.main --mode=evaluate --workdir=D --metrics=fid,kid --num=50000 [--guidance=1,1.5,2 …]
     python -m maskdiff_jax.main --mode=diagnose --workdir=D
     python -m maskdiff_jax.main --mode=report --workdir=D
+    python -m maskdiff_jax.main --mode=export --workdir=D [--format=diffusers --vae=V --out=F]
 
-The last five read D/config.json, so nothing is retyped. Bad input ends in one line and exit status 2.
+The last six read D/config.json, so nothing is retyped. Bad input ends in one line and exit status 2.
 """
 
 import math
@@ -35,7 +36,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
-_MODES = ["train", "sample", "evaluate", "diagnose", "report", "prepare", "plan", "benchmark"]
+_MODES = ["train", "sample", "evaluate", "diagnose", "report", "export", "prepare", "plan", "benchmark"]
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
 
 _NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
@@ -49,8 +50,12 @@ _METRICS = flags.DEFINE_list("metrics", None, "evaluate: these alone, of new sam
 _FEATURES = flags.DEFINE_string("features", None, "evaluate: what --metrics are computed on [the config's]")
 _WEIGHTS = flags.DEFINE_string("weights", None, "evaluate: file of the weights of these features")
 _REFERENCE = flags.DEFINE_string("reference", None, "evaluate: statistics (.npz) for the training images")
-_OUT = flags.DEFINE_string("out", None, "sample: a .png, the .npz beside it [D/samples/…]; benchmark: a .json")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "sample, evaluate: newest, best, or a step [newest]")
+_OUT = flags.DEFINE_string(
+    "out", None, "sample: a .png, the .npz beside it [D/samples/…]; benchmark: .json; export: a folder"
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "sample, evaluate, export: newest, best, or a step [newest]")
+_FORMAT = flags.DEFINE_enum("format", None, ["safetensors", "diffusers"], "export: what is written [safetensors]")
+_VAE = flags.DEFINE_string("vae", None, "export: folder of the AutoencoderKL of a diffusers pipeline, copied [none]")
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
@@ -73,9 +78,10 @@ _ALLOWED = {
     "evaluate": _SAMPLING | {"metrics": _METRICS, "features": _FEATURES, "weights": _WEIGHTS, "reference": _REFERENCE},
     "diagnose": {"num": _NUM, "seed": _SEED, "checkpoint": _CHECKPOINT},
     "report": {},
+    "export": {"format": _FORMAT, "vae": _VAE, "out": _OUT, "checkpoint": _CHECKPOINT},
     "benchmark": {"only": _ONLY, "sweep": _SWEEP, "rounds": _ROUNDS, "out": _OUT},
 }
-_OF_A_RUN = ("sample", "evaluate", "diagnose", "report")  # these read the run's own config
+_OF_A_RUN = ("sample", "evaluate", "diagnose", "report", "export")  # these read the run's own config
 _CLUSTER = {flag.name: flag for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
 _DISTRIBUTED = ("train", *_OF_A_RUN)
 _FAREWELL_SECONDS = 10  # the runtime aborts after 15
@@ -154,13 +160,14 @@ def main(argv: list[str]) -> None:
 
 def _functions() -> dict[str, Callable[..., Any]]:
     """What is done with a run: mode -> function of its config, its workdir and the options of the mode."""
-    from maskdiff_jax import diagnosis, evaluation, inference, reporting
+    from maskdiff_jax import diagnosis, evaluation, export, inference, reporting
 
     return {
         "sample": inference.sample,
         "evaluate": evaluation.evaluate,
         "diagnose": diagnosis.diagnose,
         "report": reporting.report,
+        "export": export.export,
     }
 
 

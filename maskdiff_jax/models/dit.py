@@ -37,6 +37,7 @@ def dit(
     mlp_ratio: float = 4.0,
     learned_variance: bool = False,
     level_scale: float = 1000.0,
+    level_features: str = "dit",
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
     dtype: str = "float32",
@@ -55,6 +56,7 @@ def dit(
       learned_variance: also return ``variance`` = (v + 1) / 2 clipped to [0, 1], v being a second head. iDDPM (Nichol &
         Dhariwal 2021, §3.1) leaves v unclipped; where the clip binds, v receives no gradient.
       level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
+      level_features: the rates of these: 'dit' as published, or 'diffusers' as in that library's DiT (see `sinusoid`).
       trained_grid: rows and columns of the tokens that the weights were trained on, where they come from a run at
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
@@ -64,10 +66,13 @@ def dit(
 
     Raises ValueError where an option has no such choice or sizes do not divide.
     """
+    if level_features not in layers.LEVEL_FEATURES:
+        raise ValueError(f"level_features={level_features!r}: choose from {', '.join(layers.LEVEL_FEATURES)}")
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
     size = preset_sizes("dit", PRESETS, preset, **asked, **scales)
+    options["level_shift"] = layers.LEVEL_FEATURES[level_features]
     return transformer(DiT, image_shape, classes, patch, conditioning, **size, **options)
 
 
@@ -120,7 +125,7 @@ class Transformer(nn.Module):
         train: bool = False,
     ) -> Output:
         context = merge([embed(cond) for embed in self.conditions.values()])
-        c = layers.LevelEmbedding(self.width, self.level_scale, name="level")(level, context.vector)
+        c = self.embed_level(level, context.vector)
 
         patches = patchify(x, self.tokens.patch)
         positions = jnp.asarray(sincos_2d(self.width, self.tokens.grid, trained=self.trained_grid), self.dtype)[None]
@@ -132,6 +137,10 @@ class Transformer(nn.Module):
         features = self.tokens.patch**2 * self.channels * (2 if self.learned_variance else 1)
         out = self.final_layer(features, name="final")(h, c)
         return layers.token_answer(out, self.tokens.patch, self.learned_variance, visible)
+
+    def embed_level(self, level: Float[Array, " b"], vector: Float[Array, "b w"] | None) -> Float[Array, "b w"]:
+        """The level's vector, with that of the conditions where they have one."""
+        return layers.LevelEmbedding(self.width, self.level_scale, name="level")(level, vector)
 
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         """The tokens of the image after all blocks; ``c`` is the level's vector with that of the conditions."""
@@ -159,6 +168,11 @@ class Block(nn.Module):
 
 class DiT(Transformer):
     """See `dit`, which checks the options."""
+
+    level_shift: int
+
+    def embed_level(self, level: Float[Array, " b"], vector: Float[Array, "b w"] | None) -> Float[Array, "b w"]:
+        return layers.LevelEmbedding(self.width, self.level_scale, shift=self.level_shift, name="level")(level, vector)
 
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         k = h.shape[1]

@@ -45,12 +45,17 @@ def linear(
     return rows.reshape(*x.shape[:-1], features)
 
 
-def sinusoid(x: Float[Array, " b"], width: int, period: float = 10_000.0) -> Float[Array, "b width"]:
-    """Features [cos(x·w_i), sin(x·w_i)] with w_i = period^(-i / (width/2)), i < width/2 (width even), float32.
+# How the rates of `sinusoid` are counted: its ``shift``, by who counts so.
+LEVEL_FEATURES = {"dit": 0, "diffusers": 1}
 
-    Vaswani et al. 2017, with the cosines first as in the published DiT.
+
+def sinusoid(x: Float[Array, " b"], width: int, period: float = 10_000.0, shift: int = 0) -> Float[Array, "b width"]:
+    """Features [cos(x·w_i), sin(x·w_i)] with w_i = period^(-i / (width/2 - shift)), i < width/2 (width even), float32.
+
+    Vaswani et al. 2017, with the cosines first as in the published DiT. With a ``shift`` of 1 the last rate is
+    1/period, as in the code of Ho et al. 2020.
     """
-    rates = (period ** -(np.arange(width // 2) / (width // 2))).astype(np.float32)
+    rates = (period ** -(np.arange(width // 2) / (width // 2 - shift))).astype(np.float32)
     angles = x.astype(jnp.float32)[:, None] * rates[None, :]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
@@ -61,18 +66,19 @@ class LevelEmbedding(nn.Module):
     ``vector``, that of the other conditions where they have one, is added.
 
     The features tell apart arguments that differ by about 1. So ``scale`` is 1000 for a level in [0, 1] and 1 for a
-    table index 0..T-1.
+    table index 0..T-1. ``shift`` is that of `sinusoid`.
     """
 
     width: int
     scale: float = 1000.0
     features: int = 256
+    shift: int = 0
 
     @nn.compact
     def __call__(
         self, level: Float[Array, " b"], vector: Float[Array, "b width"] | None = None
     ) -> Float[Array, "b width"]:
-        h = sinusoid(self.scale * level, self.features)
+        h = sinusoid(self.scale * level, self.features, shift=self.shift)
         h = linear(h, self.width, kernel_init=embedding_init, name="hidden")
         h = linear(nn.silu(h), self.width, kernel_init=embedding_init, name="out")
         return h if vector is None else h + vector

@@ -58,13 +58,21 @@ def read_metadata(path: Path) -> dict[str, str]:
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file in one stroke: the same tensors and metadata give the same bytes."""
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    write_atomically(path, safetensors.numpy.save(ordered, dict(metadata or {})))
+    write_atomically(path, _with_sorted_header(safetensors.numpy.save(ordered, dict(metadata or {}))))
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], stem: str) -> None:
     """Write ``config.json`` and ``<stem>.safetensors``, the configuration last: with it, the folder is complete."""
     write_tensors(folder / f"{stem}.safetensors", tensors, {"format": "pt"})  # which diffusers asks for
     write_atomically(folder / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """The library writes the metadata in any order."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # which aligns the tensors, as the library does
+    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def _several(folder: Path, index: Path) -> dict[str, np.ndarray]:
