@@ -41,6 +41,30 @@ def test_attention_is_the_softmax_average_of_values(dtype):
     np.testing.assert_allclose(np.float32(out), expected, atol=1e-5 if dtype == "float32" else 0.03)
 
 
+@pytest.mark.parametrize("dtype", layers.DTYPES)
+def test_attend_is_that_of_jax(dtype):
+    """With a mask and with a bias; gradients, too."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    qkv, bias = (jax.random.normal(key, shape) for key, shape in zip(keys, [(2, 5, 36), (1, 3, 5, 5)], strict=False))
+    mask = jax.random.bernoulli(keys[2], 0.7, (2, 5)).at[:, 0].set(True)
+
+    def theirs(qkv):
+        q, k, v = jnp.moveaxis(qkv.reshape(2, 5, 3, 3, 4), 2, 0)
+        return jax.nn.dot_product_attention(q, k, v, bias=bias.astype(dtype), mask=mask[:, None, None]).reshape(
+            2, 5, 12
+        )
+
+    def value_and_slope(attend):
+        return jax.vjp(attend, qkv.astype(dtype)), jnp.cos(jnp.arange(120.0)).reshape(2, 5, 12).astype(dtype)
+
+    (ours, slope), cotangent = value_and_slope(lambda qkv: layers.attend(qkv, 3, mask, bias.astype(dtype)))
+    (wanted, their_slope), _ = value_and_slope(theirs)
+    atol = {"float32": 1e-6, "bfloat16": 3e-2}[dtype]
+    assert ours.dtype == wanted.dtype == dtype
+    np.testing.assert_allclose(ours, wanted, atol=atol, rtol=0)
+    np.testing.assert_allclose(slope(cotangent)[0], their_slope(cotangent)[0], atol=2 * atol, rtol=0)
+
+
 def test_modulated_norm_has_the_asked_mean_and_scale():
     x = 5 + 3 * jax.random.normal(jax.random.key(0), (2, 4, 512))
     shift, scale = (jnp.full((2, 1, 512), value) for value in (0.5, 1.0))
