@@ -8,9 +8,14 @@ the time to run. Processes that tests start are as users have them, on one CPU d
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts, and for the processes that tests start
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # what processes that tests start keep for later ones: gone at the end
+    kept = tempfile.TemporaryDirectory(prefix="maskdiff-", ignore_cleanup_errors=True)
+    os.environ["XDG_CACHE_HOME"] = kept.name
 
 import jax
 import pytest

@@ -1,5 +1,9 @@
-"""Our side of each job, in a process without PyTorch. XLA has a thread for each core that the process may use."""
+"""Our side of each job, in a process without PyTorch. XLA has a thread for each core that the process may use.
 
+The process keeps freed memory, as the trainer's does.
+"""
+
+import os
 from functools import partial
 from typing import Any
 
@@ -10,10 +14,13 @@ import numpy as np
 from benchmarks.peers import ours, setups
 from benchmarks.peers.jobs import Way
 from benchmarks.peers.setups import Recipe, Setup
+from maskdiff_jax.machine import keep_freed_memory
 from maskdiff_jax.train.parallel import make_mesh
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import init_state
 from maskdiff_jax.train.step import jit_step
+
+keep_freed_memory(os.environ)
 
 
 def about(device: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from maskdiff_jax.data.decode import square
 from maskdiff_jax.data.source import digest
+from maskdiff_jax.machine import cache_folder
 
 REMEMBERED = 1000  # files from which on a scan is worth a file in the cache
 SHOWN = 10_000  # and a progress bar
@@ -60,7 +61,7 @@ def unreadable(root: Path, files: Sequence[File]) -> list[str]:
     if len(files) < REMEMBERED:
         return _broken(root, paths)
     key = digest(str(root.absolute()), [tuple(file) for file in files], PIL.__version__)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "maskdiff_jax" / f"{key}.json"
+    cache = cache_folder(os.environ) / f"{key}.json"
     with contextlib.suppress(OSError, ValueError):
         return _broken(root, json.loads(cache.read_text()))
     broken = _broken(root, paths)
