@@ -30,6 +30,7 @@ from maskdiff_jax.evaluate.likelihood import BitsPerDim, make_bits_per_dim
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, dense
 from maskdiff_jax.models import MODELS
 from maskdiff_jax.parts import check_keys, checked, find, part
+from maskdiff_jax.pictures import Pictures, check_latents, make_pictures
 from maskdiff_jax.samplers import SAMPLERS, SPACINGS, initial_noise, sample
 from maskdiff_jax.train.guard import check_spike
 from maskdiff_jax.train.optim import OPTIMIZERS, SCHEDULES, Optimizer, make_optimizer
@@ -73,6 +74,12 @@ class Experiment(NamedTuple):
     judge: Judge | None
     features: Make | None  # of evaluate.metrics, where there are any
     bits_per_dim: BitsPerDim | None  # the variational bound of each image, where it is asked for
+    pictures: Pictures | None  # of samples [n, h, w, c]; None for latents without their autoencoder
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of what ``pictures`` makes."""
+        return self.image_shape if self.dataset.latents is None else self.dataset.image_shape
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -85,6 +92,9 @@ def build(config: ConfigDict) -> Experiment:
     inputs = part("inputs", INPUTS, config.inputs)
     codec = part("codec", CODECS, config.codec)
     augment = part("augment", AUGMENTS, config.augment)
+    if dataset.latents is not None:
+        check_latents(config)
+        codec, augment = dataset.latents.codec, dataset.latents.augment
     image_shape = checked("augment", augment.shape, dataset.shape)
     encoded = checked("codec", codec.shape, image_shape)
     times = part("times", TIMES, config.times)
@@ -160,6 +170,7 @@ def build(config: ConfigDict) -> Experiment:
         judge=part("evaluate.judge", JUDGES, config.evaluate.judge),
         features=part("evaluate.features", FEATURES, config.evaluate.features) if config.evaluate.metrics else None,
         bits_per_dim=bits_per_dim,
+        pictures=make_pictures(dataset),
     )
     trace(experiment)
     return experiment
@@ -192,6 +203,9 @@ def cond_shape(dataset: Dataset, condition: ConfigDict) -> CondShape:
     """The conditions that a network is given: what the data have and the config asks for."""
     return CondShape(
         classes=dataset.classes if condition.label else 0,
+        text_length=dataset.text.text_length,
+        text_width=dataset.text.text_width,
+        pooled_width=dataset.text.pooled_width,
         controls_high=len(condition.controls_high),
         controls_low=len(condition.controls_low),
     )
@@ -200,7 +214,8 @@ def cond_shape(dataset: Dataset, condition: ConfigDict) -> CondShape:
 def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Params, Key, Cond], Array]:
     """``sample(params, keys [b], cond) -> images [b, h, w, c]`` by ``settings``, a section like ``config.sample``.
 
-    For use inside jit. An image is a function of its key and its condition alone. Raises ConfigError.
+    For use inside jit. An image is a function of its key and its condition alone; of latents it is what is left to be
+    decoded, see `Experiment.pictures`. Raises ConfigError.
     """
     e, process = experiment, experiment.process
     sampler = part("sample.sampler", SAMPLERS, settings.sampler, process)
@@ -209,7 +224,8 @@ def make_sample(experiment: Experiment, settings: ConfigDict) -> Callable[[Param
     clip = (-1.0, 1.0) if settings.clip else None
 
     def generate(params: Params, keys: Key, cond: Cond) -> Array:
-        cond = e.text_padding(rng.key_for(keys, "text_padding"), cond)
+        text, pooled = (None if v is None else v.astype(jnp.float32) for v in (cond.text, cond.pooled))
+        cond = e.text_padding(rng.key_for(keys, "text_padding"), cond._replace(text=text, pooled=pooled))
         denoiser = guidance(make_denoiser(e.model, params, process, e.prediction, e.inputs, clip, e.phase))
         noise = initial_noise(process, keys, e.codec.shape(e.image_shape))
         return e.codec.decode(None, sample(denoiser, sampler, process, times, noise, cond, keys))

@@ -118,7 +118,7 @@ def check_metrics(config: ConfigDict, dataset: Dataset) -> None:
         if name not in METRICS:
             choices = f"choose from {', '.join(METRICS)}"
             raise ConfigError(f"config.evaluate.metrics: unknown {name!r}{closest(name, METRICS)}; {choices}")
-    if settings.metrics and dataset.dtype != "uint8":
+    if settings.metrics and dataset.dtype == "float32":
         raise ConfigError(f"config.evaluate.metrics: {dataset.name} are no pictures, of which features are made")
     if "class_accuracy" in settings.metrics and not (config.condition.label and dataset.classes):
         raise ConfigError("config.evaluate.metrics: class_accuracy is of a model with class labels")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from maskdiff_jax import rng
 from maskdiff_jax.types import Array, Codec, Key, Params
 
 
@@ -44,6 +45,32 @@ def haar() -> Codec:
         left, right = (sums + columns, rows + diagonal), (sums - columns, rows - diagonal)
         top, bottom = (jnp.stack([f(*left), f(*right)], axis=3) for f in (jnp.add, jnp.subtract))
         return jnp.stack([top, bottom], axis=2).reshape(b, 2 * h, 2 * w, channels // 4)
+
+    return Codec(encode, decode, shape)
+
+
+def latents(scaling: float = 1.0, shift: float = 0.0) -> Codec:
+    """Stored latents [b, h, w, 2c], c channels of means, then c of standard deviations <-> (z - shift)·scaling.
+
+    These are [b, h, w, c]. ``encode`` draws z from the Gaussian, with one key per image (Rombach et al. 2022, arXiv
+    2112.10752); ``decode`` returns z, of which an autoencoder makes an image. The codec that has the autoencoder inside
+    is `models.autoencoder.codec`.
+    Raises ValueError where 2 does not divide the channels.
+    """
+
+    def shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        h, w, channels = image_shape
+        if channels % 2:
+            raise ValueError(f"latents are means and standard deviations, which {channels} channels do not divide into")
+        return h, w, channels // 2
+
+    def encode(params: Params, x: Array, key: Key) -> Array:
+        _, rows, columns, channels = x.shape
+        h, w, c = shape((rows, columns, channels))
+        return (x[..., :c] + x[..., c:] * rng.normal(key, (h, w, c)) - shift) * scaling
+
+    def decode(params: Params, z: Array) -> Array:
+        return z / scaling + shift
 
     return Codec(encode, decode, shape)
 

@@ -24,6 +24,16 @@ def default_config() -> ConfigDict:
                 "fsdp": 1,  # devices over which parameters, moments and averages are cut; 1: none, 0: all of them
             },
             "data": {"name": "digits"},  # part: data.DATASETS
+            "encode": {  # --mode=encode: images to the latents that ``data`` then reads, captions with them
+                "data": {"name": "digits"},  # part: data.DATASETS, the images
+                "vae": "",  # folder of an AutoencoderKL: config.json and safetensors
+                "text": "",  # folder of a text encoder, or a file of embeddings; "": there are no captions
+                "text_length": 0,  # tokens of a caption; 0: as many as the encoder usually has
+                "flip": False,  # also the latents of the mirrored images
+                "batch": 64,  # images per call of the autoencoder, over all devices
+                "shard": 4096,  # records in a file; interrupted, the files that are finished are kept
+                "dtype": "float32",  # of the arithmetic
+            },
             "resident": True,  # keep the training images on the device, for small sets; False streams them
             "augment": {"name": "none"},  # part: data.AUGMENTS
             "profile": "",  # "10:20" writes a profiler trace of the steps after 10 up to 20 to the workdir

@@ -66,7 +66,9 @@ def diagnose(
     say(f"colours of {settings.num:,} samples with {', '.join(map(str, settings.steps))} steps")
     labels = labels_for(e, None, settings.num)
     cond = condition(e, labels, settings.num)
-    real = labelled(e, e.dataset.heldout)[0]
+    # of latents, too, the colours are of what the sampler returns: undecoded
+    shown = e.dataset.latents is None
+    real = labelled(e, e.dataset.heldout)[0] if shown else np.asarray(e.codec.decode(None, data.image))
     shifts = make_colour_shift(sample_of, settings.steps, **spread)(params, real, settings.num, cond, seed)
     found = {
         "step": trained.step,

@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from maskdiff_jax.build import Experiment, make_sample, mesh_for, strength
+from maskdiff_jax.captions import prompts
 from maskdiff_jax.config import default_config
-from maskdiff_jax.data import Source, conditions, for_heldout, held_out, originals, to_uint8
+from maskdiff_jax.data import Source, conditions, embeddings, for_heldout, held_out, originals, to_uint8
 from maskdiff_jax.evaluate.grid import image_grid, save_picture
 from maskdiff_jax.evaluate.heldout import make_heldout
 from maskdiff_jax.evaluate.likelihood import mean_bits_per_dim
 from maskdiff_jax.evaluate.sampling import balanced_labels, make_generate
 from maskdiff_jax.parts import ConfigError, complete, flatten
+from maskdiff_jax.pictures import required
 from maskdiff_jax.stages import Stage, build_stages, same_run, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
@@ -45,6 +47,7 @@ def sample(
     *,
     num: int | None = None,
     labels: list[str] | None = None,
+    captions: Sequence[str] = (),
     seed: int = 0,
     out: str | None = None,
     controls: Mapping[str, float] | None = None,
@@ -56,9 +59,9 @@ def sample(
     """Draw ``num`` images with a checkpoint of ``workdir`` (see `load`); write a PNG grid and an .npz beside it.
 
     The .npz holds ``images`` uint8 [n, h, w, c], ``labels`` int32 [n] where there are any, and ``settings`` as JSON.
-    Class labels default to 0, 1, 2, … in turn; ``controls`` are those of `condition`. ``steps`` and ``guidance`` hold
-    at most one. Returns the PNG's path. Raises ConfigError for labels or controls that the model does not know, or an
-    ``out`` that exists.
+    Class labels default to 0, 1, 2, … in turn, ``captions`` to those of held-out images; ``controls`` are those of
+    `condition`. ``steps`` and ``guidance`` hold at most one. Returns the PNG's path. Raises ConfigError for labels,
+    captions or controls that the model does not know, or an ``out`` that exists.
     """
     if len(steps) > 1 or len(guidance) > 1:
         raise ConfigError("several --steps or --guidance go with --mode=evaluate --metrics=…")
@@ -69,11 +72,13 @@ def sample(
     png = _free_path(workdir, out)
     stage, trained = load(stages, workdir, checkpoint)
     experiment = stage.experiment
-    images = generator(experiment, config.sample, progress="sampling")(
-        trained.params, num, condition(experiment, chosen, num, controls), seed
-    )
+    cond = condition(experiment, chosen, num, controls)
+    if captions:
+        cond = cond._replace(**prompts(experiment.dataset, config.encode.text, captions, num))
+    images = generator(experiment, config.sample, progress="sampling")(trained.params, num, cond, seed)
     save_grid(png, experiment, images, chosen)
     about = {"step": trained.step, "seed": seed, **flatten(config.sample)}
+    about |= {"captions": list(captions)} if captions else {}
     levels = to_uint8(images)
     arrays: dict[str, Any] = {"images": levels, "settings": np.array(json.dumps(about))}
     if chosen is not None:
@@ -140,12 +145,15 @@ def generator(
 ) -> Callable[..., np.ndarray]:
     """``generate(params, count, cond, seed=0, first=0)`` -> images [count, h, w, c] in [-1, 1], see `make_generate`.
 
-    One compilation, all devices.
+    One compilation, all devices; latents are decoded by another. Raises ConfigError for latents that nothing decodes.
     """
-    mesh = mesh_for(experiment.config)
+    mesh, pictures = mesh_for(experiment.config), required(experiment.pictures)
     size = -(-(batch_size or experiment.config.evaluate.batch) // mesh.size) * mesh.size
     generate = make_generate(
-        make_sample(experiment, settings), batch_size=size, place=partial(place, mesh), collect=collect
+        make_sample(experiment, settings),
+        batch_size=size,
+        place=partial(place, mesh),
+        collect=lambda samples: pictures(collect(samples)),
     )
 
     def with_bar(params: Params, count: int, cond: Cond, seed: int = 0, first: int = 0) -> np.ndarray:
@@ -199,6 +207,7 @@ def condition(
 ) -> Cond:
     """The conditions of ``count`` samples: these class labels [count] or none, and the controls of measured images.
 
+    Where captions are a condition, they are those of the held-out images, in turn; in half precision, as stored.
     ``chosen`` controls have one value, in the units in which they are recorded, in place of what the data have.
     Raises ConfigError for one that is not among the conditions of the network.
     """
@@ -211,10 +220,19 @@ def condition(
     still, shape = for_heldout(experiment.augment), experiment.dataset.shape
     drawn = still.controls(0, np.arange(count), shape)
     drawn |= {name: np.full(count, value, np.float32) for name, value in (chosen or {}).items()}
-    given = partial(conditions, still, drawn, originals(shape, count), shape)
-    return Cond(
-        label=None if labels is None else jnp.asarray(labels), controls_high=given(high), controls_low=given(low)
-    )
+    given = partial(conditions, still, drawn, originals(experiment.dataset.image_shape, count), shape)
+    label = None if labels is None else jnp.asarray(labels)
+    cond = Cond(label=label, controls_high=given(high), controls_low=given(low))
+    return cond._replace(**heldout_captions(experiment, count))
+
+
+def heldout_captions(experiment: Experiment, count: int) -> dict[str, np.ndarray]:
+    """The embedded captions of the held-out images, in turn, until they are ``count``; none where there are none."""
+    names, source = embeddings(experiment.dataset.text), experiment.dataset.heldout
+    if not names:
+        return {}
+    few = source.fetch(np.arange(min(count, len(source))))
+    return {name: few[name][np.arange(count) % len(few[name])] for name in names}
 
 
 def labels_for(experiment: Experiment, chosen: list[str] | None, count: int) -> np.ndarray | None:

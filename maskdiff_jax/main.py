@@ -2,6 +2,7 @@
 
     python -m maskdiff_jax.main --config=configs/cifar_sparse.py [--workdir=D] [--config.key=value …]
     python -m maskdiff_jax.main --mode=prepare --config=configs/cifar_sparse.py
+    python -m maskdiff_jax.main --mode=encode --config=configs/folder_latent.py --config.encode.vae=V …
     python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8 --memory=80]
     python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_sparse.py [--sweep=ratio]
     python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from maskdiff_jax import machine
 from maskdiff_jax.overrides import drop_stale_options, put, stage_overrides
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -36,7 +38,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # another part's options; `build` refuses what no part knows
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run [runs/<config name>]")
-_MODES = ["train", "sample", "evaluate", "diagnose", "report", "export", "prepare", "plan", "benchmark"]
+_MODES = ["train", "sample", "evaluate", "diagnose", "report", "export", "prepare", "encode", "plan", "benchmark"]
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
 
 _NUM = flags.DEFINE_integer("num", None, "sample, evaluate: number of images", lower_bound=1)
@@ -45,6 +47,7 @@ _GUIDANCE = flags.DEFINE_list("guidance", None, "sample, evaluate: guidance scal
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample, evaluate: name of a sampler")
 _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed of the noise [0]", lower_bound=0)
 _LABELS = flags.DEFINE_list("labels", None, "sample: class numbers, repeated in turn [0,1,2,…]")
+_CAPTIONS = flags.DEFINE_multi_string("captions", None, "sample: a caption, or a file of one a line; may be repeated")
 _CONTROLS = flags.DEFINE_list("controls", None, "sample: controls of all images, as flip=1,scale=12 [the data's]")
 _METRICS = flags.DEFINE_list("metrics", None, "evaluate: these alone, of new samples, as fid,kid,precision")
 _FEATURES = flags.DEFINE_string("features", None, "evaluate: what --metrics are computed on [the config's]")
@@ -60,7 +63,7 @@ _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
 _ONLY = flags.DEFINE_list("only", None, "benchmark: ceilings, step, input, sampling [all]")
-_SWEEP = flags.DEFINE_string("sweep", None, "benchmark: the step for several values of batch, ratio or devices")
+_SWEEP = flags.DEFINE_string("sweep", None, "benchmark: the step for several values of batch, tokens, ratio or devices")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "benchmark: timings of each kind [5]", lower_bound=1)
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: host:port of process 0, or auto")
@@ -73,8 +76,9 @@ _SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SE
 _ALLOWED = {
     "train": {},
     "prepare": {},
+    "encode": {},
     "plan": {"devices": _DEVICES, "memory": _MEMORY},
-    "sample": _SAMPLING | {"labels": _LABELS, "controls": _CONTROLS, "out": _OUT},
+    "sample": _SAMPLING | {"labels": _LABELS, "captions": _CAPTIONS, "controls": _CONTROLS, "out": _OUT},
     "evaluate": _SAMPLING | {"metrics": _METRICS, "features": _FEATURES, "weights": _WEIGHTS, "reference": _REFERENCE},
     "diagnose": {"num": _NUM, "seed": _SEED, "checkpoint": _CHECKPOINT},
     "report": {},
@@ -83,7 +87,7 @@ _ALLOWED = {
 }
 _OF_A_RUN = ("sample", "evaluate", "diagnose", "report", "export")  # these read the run's own config
 _CLUSTER = {flag.name: flag for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
-_DISTRIBUTED = ("train", *_OF_A_RUN)
+_DISTRIBUTED = ("train", "encode", *_OF_A_RUN)
 _FAREWELL_SECONDS = 10  # the runtime aborts after 15
 
 
@@ -106,7 +110,7 @@ def main(argv: list[str]) -> None:
 
     import jax  # after the flags: --help and typing errors answer at once
 
-    from maskdiff_jax import benchmark, inference, plan, run
+    from maskdiff_jax import benchmark, encode, inference, plan, run
     from maskdiff_jax.data import DataError
     from maskdiff_jax.parts import ConfigError
     from maskdiff_jax.sitting import BadSteps
@@ -121,6 +125,8 @@ def main(argv: list[str]) -> None:
         settings: dict[str, Any] = {option: flag.value for option, flag in given if flag.value is not None}
         if "controls" in settings:
             settings["controls"] = dict(map(_number, settings["controls"]))
+        if "captions" in settings:
+            settings["captions"] = [line for text in settings["captions"] for line in _lines(text)]
         for option, kind in (("steps", int), ("guidance", float)):
             if option in settings:
                 settings[option] = [_scalar(option, text, kind) for text in settings[option]]
@@ -138,7 +144,8 @@ def main(argv: list[str]) -> None:
                 except FloatingPointError as error:  # of config.debug_nans
                     own = [f for f in traceback.extract_tb(error.__traceback__) if "maskdiff_jax" in f.filename][-1]
                     fail(f"{str(error).splitlines()[0]}, at {own.filename}:{own.lineno}: {own.line}", status=1)
-            {"plan": plan.plan, "prepare": run.prepare, "benchmark": benchmark.benchmark}[mode](config, **settings)
+            alone = {"plan": plan.plan, "prepare": run.prepare, "encode": encode.encode}
+            {**alone, "benchmark": benchmark.benchmark}[mode](config, **settings)
             return
         config, stored = (inference.read_config(workdir) for _ in range(2))
         for path, value in overrides.items():
@@ -258,6 +265,12 @@ def _number(text: str) -> tuple[str, float]:
         fail(f"--controls: {text!r} is not of the form name=number")
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of a file, where there is one of that name; or else the text itself."""
+    path = Path(text)
+    return path.read_text(encoding="utf-8").splitlines() if len(text) < 256 and path.is_file() else [text]
+
+
 def _scalar(option: str, text: str, kind: type[int] | type[float]) -> float:
     """One of the numbers of an option: a whole one of at least 1, or a finite one."""
     try:
@@ -277,6 +290,8 @@ def _verbose() -> bool:
 def cli() -> None:
     """Entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own notes at start-up
+    machine.keep_freed_memory(os.environ)
+    machine.keep_programs(machine.cache_folder(os.environ))
     app.run(main, flags_parser=parse_flags)
 
 

@@ -191,10 +191,8 @@ def step_arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
     dataset, config = experiment.dataset, experiment.config
 
     def records(n: int, sharding: Any) -> dict[str, Any]:
-        image = {"image": jax.ShapeDtypeStruct((n, *dataset.shape), dataset.dtype, sharding=sharding)}
-        label = {"label": jax.ShapeDtypeStruct((n,), np.int32, sharding=sharding)}
-        extras = {k: jax.ShapeDtypeStruct((n, *s), np.int32, sharding=sharding) for k, s in dataset.extras}
-        return image | (label if dataset.classes else {}) | extras
+        known = dataset.records.items()
+        return {name: jax.ShapeDtypeStruct((n, *s), dtype, sharding=sharding) for name, (s, dtype) in known}
 
     cut = batch_sharding(mesh)
     numbers = np.arange(config.batch)

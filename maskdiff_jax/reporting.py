@@ -34,33 +34,54 @@ from maskdiff_jax.inference import (
     labels_for,
     save_grid,
 )
+from maskdiff_jax.machine import cache_folder
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES, mask_maps
 from maskdiff_jax.parts import checked, part
+from maskdiff_jax.pictures import required
 from maskdiff_jax.stages import Stage
 from maskdiff_jax.train.parallel import collect, place
 from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.provenance import provenance
-from maskdiff_jax.types import Params
+from maskdiff_jax.types import Batch, Params
 
 _BLOCK = 1024  # real images that are read at a time
 _COLUMNS = 8  # draws of masks that are shown
 
 
 def labelled(experiment: Experiment, source: Source) -> Labelled:
-    """All images of a source [n, h, w, c] as they are measured, and their labels [n] or None."""
-    data = held_out(source, experiment.augment)
-    return np.asarray(data.image), None if data.cond.label is None else np.asarray(data.cond.label)
+    """All images of a source [n, h, w, c] as they are measured, and their labels [n] or None; see `images_of`."""
+    images, labels = [], []
+    for some in _blocks(source):
+        data = held_out(source, experiment.augment, indices=some)
+        images.append(_shown(experiment, data))
+        labels += [] if data.cond.label is None else [np.asarray(data.cond.label)]
+    return np.concatenate(images), np.concatenate(labels) if labels else None
+
+
+def images_of(experiment: Experiment, source: Source, indices: np.ndarray) -> np.ndarray:
+    """Images of a source [n, h, w, c] as they are measured; of latents what the autoencoder makes of their means."""
+    return _shown(experiment, held_out(source, experiment.augment, indices=indices))
+
+
+def _shown(experiment: Experiment, data: Batch) -> np.ndarray:
+    images = np.asarray(data.image)
+    if experiment.dataset.latents is None:
+        return images
+    return required(experiment.pictures)(images[..., : images.shape[-1] // 2])
+
+
+def _blocks(source: Source) -> list[np.ndarray]:
+    return [np.arange(start, min(start + _BLOCK, len(source))) for start in range(0, len(source), _BLOCK)]
 
 
 def real_images(experiment: Experiment, source: Source, name: str) -> ImageSet:
     """The images of a source as they are measured, uint8 and without labels, read when they are needed."""
 
     def batches() -> Iterator[np.ndarray]:
-        for start in range(0, len(source), _BLOCK):
-            indices = np.arange(start, min(start + _BLOCK, len(source)))
-            yield to_uint8(np.asarray(held_out(source, experiment.augment, indices=indices).image))
+        for some in _blocks(source):
+            yield to_uint8(images_of(experiment, source, some))
 
-    return ImageSet(Path(f"{experiment.dataset.name} ({name})"), experiment.image_shape, len(source), batches)
+    return ImageSet(Path(f"{experiment.dataset.name} ({name})"), experiment.picture_shape, len(source), batches)
 
 
 def labelled_uint8(experiment: Experiment, source: Source) -> Labelled:
@@ -79,12 +100,12 @@ def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
     train = real_images(experiment, dataset.train, "train")
     heldout = real_images(experiment, dataset.heldout, "held out")
     given = Given(
-        experiment.image_shape,
+        experiment.picture_shape,
         train=partial(labelled_uint8, experiment, dataset.train),
         heldout=partial(labelled_uint8, experiment, dataset.heldout),
         place=partial(place, mesh),
         collect=collect,
-        cache=cache_folder(),
+        cache=cache_folder(os.environ),
         devices=mesh.size,
     )
     make: Any = experiment.features
@@ -97,14 +118,9 @@ def make_score(experiment: Experiment) -> Callable[[ImageSet], Scores]:
         real = checked("evaluate.reference", read_reference, config.reference, features.dims)
 
     def keep(compute: Callable[[], Reference]) -> Reference:
-        return cached_reference(cache_folder(), about, compute)
+        return cached_reference(cache_folder(os.environ), about, compute)
 
     return make_scorer(config.metrics, features, real, train=train, heldout=heldout, keep=keep, bars=True)
-
-
-def cache_folder() -> Path:
-    """Where reference statistics and trained classifiers are kept: $XDG_CACHE_HOME/maskdiff_jax, or ~/.cache/…"""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskdiff_jax"
 
 
 def image_metrics(experiment: Experiment) -> Callable[..., dict[str, Any]]:
@@ -150,8 +166,8 @@ def image_metrics(experiment: Experiment) -> Callable[..., dict[str, Any]]:
 
 def save_pairs(path: Path, experiment: Experiment, samples: np.ndarray, pairs: Pairs) -> None:
     """A picture of samples, above their nearest training images and the distances to these; closest first."""
-    real = held_out(experiment.dataset.train, experiment.augment, indices=pairs.train[: len(samples)])
-    both = np.concatenate([to_float(samples), np.asarray(real.image)])
+    real = images_of(experiment, experiment.dataset.train, pairs.train[: len(samples)])
+    both = np.concatenate([to_float(samples), real])
     words = [f"{distance:.3g}" for distance in pairs.distances[: len(samples)]]
     save_picture(path, image_grid(both, columns=len(samples), labels=[""] * len(samples) + words))
 
@@ -188,7 +204,7 @@ def write_report(
     config = experiment.config
     settings = config.evaluate
     metrics: dict[str, Any] = dict.fromkeys(METRICS) | {"metrics": {}, "features": None}
-    if settings.num:
+    if settings.num and experiment.pictures is not None:
         metrics = image_metrics(experiment)(trained.params, seed, workdir / "samples")
     report = make_report(
         name=config.name,

@@ -183,7 +183,7 @@ def _resume(stage: Stage, data: Feed, restored: Restored) -> None:
 def _introduce(config: ConfigDict, stages: tuple[Stage, ...], stage: Stage, workdir: Path, state: TrainState) -> None:
     experiment, start = stage.experiment, int(state.step)
     dataset, own = experiment.dataset, experiment.config
-    h, w, c = experiment.image_shape
+    h, w, c = experiment.picture_shape
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     classes = f", {dataset.classes} classes" if dataset.classes else ""
     devices = jax.devices()
@@ -191,6 +191,10 @@ def _introduce(config: ConfigDict, stages: tuple[Stage, ...], stage: Stage, work
     if len(stages) > 1:
         say("  stages   " + ", ".join(f"{s.name} (to step {s.stop})" for s in stages))
     say(f"  data     {dataset.name}: {len(dataset.train):,} + {len(dataset.heldout):,} held out, {h}x{w}x{c}{classes}")
+    if dataset.latents is not None:
+        rows, columns, channels = experiment.codec.shape(experiment.image_shape)
+        decoder = dataset.latents.vae or "nothing decodes them, so nothing is drawn"
+        say(f"  latents  {rows}x{columns}x{channels}; {decoder}")
     say(f"  model    {own.model.name}, {parameters / 1e6:.2f} M parameters, predicts {own.prediction.name}")
     say(f"  loss     {_loss(own)}")
     say(f"  devices  {len(devices)} x {devices[0].device_kind}")

@@ -72,7 +72,10 @@ class StageRun:
         self.experiment, self.config = stage.experiment, stage.experiment.config
         self.root = key_of(self.config, "train")
         self.measure = inference.heldout_loss(self.experiment)
-        self.generate = inference.generator(self.experiment, self.config.sample, self.config.sample.num)
+
+    @cached_property
+    def generate(self) -> Callable[..., np.ndarray]:
+        return inference.generator(self.experiment, self.config.sample, self.config.sample.num)
 
     @cached_property
     def quality(self) -> Callable[..., dict[str, Any]]:
@@ -190,7 +193,9 @@ class StageRun:
             self.write(done, {f"quality/{name}": v for name, v in values.items() if isinstance(v, int | float)})
 
     def samples(self, done: int, state: TrainState) -> None:
-        """A grid of samples of the averaged parameters, from the same noise every time."""
+        """A grid of samples of the averaged parameters, from the same noise every time; none of mere latents."""
+        if self.experiment.pictures is None:
+            return
         with self.sitting.clock.paused(state):
             labels = inference.labels_for(self.experiment, None, self.config.sample.num)
             cond = inference.condition(self.experiment, labels, self.config.sample.num)

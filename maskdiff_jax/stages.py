@@ -21,7 +21,7 @@ from maskdiff_jax.train.verify import require_same_run
 from maskdiff_jax.train.workdir import FREE
 
 # Keys that belong to the run as a whole.
-OF_THE_RUN = ("seed", "parallel", "debug_nans", "profile", "stages", "init_from", "sample", "evaluate", "log")
+OF_THE_RUN = ("seed", "encode", "parallel", "debug_nans", "profile", "stages", "init_from", "sample", "evaluate", "log")
 
 
 class Stage(NamedTuple):

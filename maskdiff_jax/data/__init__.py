@@ -21,6 +21,7 @@ from maskdiff_jax.data.device import on_device as on_device
 from maskdiff_jax.data.digits import digits
 from maskdiff_jax.data.folder import folder
 from maskdiff_jax.data.heldout import held_out as held_out
+from maskdiff_jax.data.latents import latents
 from maskdiff_jax.data.pipeline import Batches as Batches
 from maskdiff_jax.data.pixels import to_float as to_float
 from maskdiff_jax.data.pixels import to_uint8 as to_uint8
@@ -29,10 +30,20 @@ from maskdiff_jax.data.source import ArraySource as ArraySource
 from maskdiff_jax.data.source import DataError as DataError
 from maskdiff_jax.data.source import Dataset as Dataset
 from maskdiff_jax.data.source import Source as Source
+from maskdiff_jax.data.source import embeddings as embeddings
 from maskdiff_jax.data.swissroll import swissroll
+from maskdiff_jax.data.tar import tar
 from maskdiff_jax.data.tfds import tfds
 
-DATASETS = {"consistency": consistency, "digits": digits, "folder": folder, "swissroll": swissroll, "tfds": tfds}
+DATASETS = {
+    "consistency": consistency,
+    "digits": digits,
+    "folder": folder,
+    "latents": latents,
+    "swissroll": swissroll,
+    "tar": tar,
+    "tfds": tfds,
+}
 PREPARERS = {"tfds": prepare}  # of the data sets that can be made ready: options of the data set -> its folder
 AUGMENTS = {
     "none": none,

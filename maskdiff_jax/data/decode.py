@@ -1,7 +1,7 @@
 """An image file of any size and mode as a square of 8-bit pixels."""
 
 from os import PathLike
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -17,8 +17,10 @@ class Window(NamedTuple):
     width: int
 
 
-def square(path: str | PathLike, size: int, channels: int = 3, place: float | None = None) -> Window:
+def square(path: str | PathLike | IO[bytes], size: int, channels: int = 3, place: float | None = None) -> Window:
     """``image`` uint8 [size, size, channels]: a square window that spans the shorter side of the image at ``path``.
+
+    ``path`` may be an open file.
 
     ``place`` in [0, 1) says where it lies along the longer side, None in the middle. ``top`` and ``left`` are its
     corner in the whole image once that is resized to a shorter side of ``size`` (bicubic, antialiased); they are whole

@@ -48,9 +48,9 @@ def feed(
 ) -> Feed:
     """A `Feed` of global batches of ``batch`` samples, laid out by ``sharding`` (its first axis is the batch).
 
-    ``resident`` keeps the source on every device, as uint8, so that only indices and controls are sent with each step;
-    pixels are the same either way. ``controls_high`` and ``controls_low`` name the controls that are conditions.
-    The other arguments are those of `Batches`; host and host count are jax's own.
+    ``resident`` keeps the source on every device, as it is stored, so that only indices and controls are sent with
+    each step; pixels are the same either way. ``controls_high`` and ``controls_low`` name the controls that are
+    conditions. The other arguments are those of `Batches`; host and host count are jax's own.
     """
     augment = augment or none()
     batches = Batches(
@@ -76,6 +76,8 @@ def ingest(
 ) -> Batch:
     """Images [b, h, w, c] in [-1, 1], augmented as their controls say, and the conditions of a raw batch. Pure.
 
+    Latents and embedded captions are as stored, but float32.
+
     For use in jit, or in NumPy on arrays of the host. ``high`` and ``low`` name what was recorded of the images that
     becomes ``controls_high`` and ``controls_low``, float32 [b, m] in the units of `CONTROL_UNITS`; None without names.
     Raises ValueError for a name that is not recorded.
@@ -84,14 +86,19 @@ def ingest(
     stored, controls = records["image"], raw["controls"]
     sizes = records.get("original", originals(stored.shape[1:], len(stored)))
     known = (augment, controls, stored.__array_namespace__().asarray(sizes), stored.shape[1:])
+    embedded = {name: records[name].astype("float32") for name in ("text", "pooled") if name in records}
     cond = Cond(
-        label=records.get("label"), controls_high=conditions(*known, high), controls_low=conditions(*known, low)
+        label=records.get("label"),
+        text_mask=records.get("text_mask"),
+        controls_high=conditions(*known, high),
+        controls_low=conditions(*known, low),
+        **embedded,
     )
     return Batch(to_float(augment.apply(stored, controls)), cond)
 
 
 def on_device(source: Source, sharding: Sharding | None = None, chunk: int = 4096) -> Raw:
-    """All records of a source as device arrays: ``image`` uint8 [n, h, w, c], ``label`` int32 [n] and what more."""
+    """All records of a source as device arrays: ``image`` [n, h, w, c] as stored, ``label`` int32 [n] and what more."""
     cuts = range(0, len(source), chunk)
     parts = [source.fetch(np.arange(cut, min(cut + chunk, len(source)))) for cut in cuts]
     records = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -65,7 +65,7 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 class Batches(Iterator[dict[str, Any]]):
     """One host's slices of the global batches, from step ``start`` on, without end.
 
-    Each is a dict of NumPy arrays: ``image`` uint8 [b, h, w, c] as stored, ``label`` int32 [b] where there are labels,
+    Each is a dict of NumPy arrays: ``image`` [b, h, w, c] as stored, ``label`` int32 [b] where there are labels,
     other records of the source, ``index`` int32 [b] in it, ``number`` int64 [b], the running number epoch·n + index,
     and ``controls``, the dict of what the augmentation will do. Samples are shuffled anew in every epoch and cut into
     batches of ``batch`` across epochs, so that there is never a partial batch; host i of ``process_count`` holds the

@@ -2,8 +2,10 @@
 
 
 def to_float(pixels):
-    """uint8 -> float32, 0 -> -1 and 255 -> 1, and float32 as it is; NumPy or jax."""
-    return pixels if pixels.dtype == "float32" else pixels.astype("float32") / 127.5 - 1.0
+    """uint8 -> float32, 0 -> -1 and 255 -> 1; float16 -> float32, and float32 as it is; NumPy or jax."""
+    if pixels.dtype == "float32":
+        return pixels
+    return pixels.astype("float32") if pixels.dtype == "float16" else pixels.astype("float32") / 127.5 - 1.0
 
 
 def to_uint8(images):

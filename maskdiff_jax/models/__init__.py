@@ -1,5 +1,7 @@
 """Networks: ``MODELS[name](image_shape, classes, **options) -> Model``. The only package that imports flax."""
 
+from maskdiff_jax.models.autoencoder import Autoencoder as Autoencoder
+from maskdiff_jax.models.autoencoder import autoencoder_kl as autoencoder_kl
 from maskdiff_jax.models.base import from_linen as from_linen
 from maskdiff_jax.models.conditioning import CONDITIONINGS as CONDITIONINGS
 from maskdiff_jax.models.dit import dit as dit

@@ -20,6 +20,9 @@ FREE = (
     "data.data_dir",
     "data.download",
     "data.path",
+    "data.vae",
+    "data.tile",
+    "encode",
 )
 
 _ABSENT = object()

@@ -8,6 +8,7 @@ from PIL import Image
 
 from maskdiff_jax.data import DATASETS, ArraySource
 from tests.data import pictures
+from tests.latent_folders import captioned, write_latents, write_tar
 
 
 def numbered(n: int, shape: tuple[int, int, int] = (4, 5, 3), labels: bool = True) -> ArraySource:
@@ -56,6 +57,8 @@ def dataset(request):
     folder = request.getfixturevalue("tmp_path_factory").mktemp("folder")
     options = {
         "folder": lambda: {"path": pictures.two_classes(folder), "size": 4, "crop": "random", "windows": 2},
+        "latents": lambda: {"path": write_latents(folder / "latents", mirrored=True)},
+        "tar": lambda: {"path": write_tar(folder / "a.tar", captioned(12)), "size": 4, "heldout": 4},
         "tfds": lambda: {"dataset": "even", "data_dir": request.getfixturevalue("prepared")},
     }
     return DATASETS[request.param](**options.get(request.param, dict)())
