@@ -2,8 +2,10 @@
 
 The modules below hold one family each (`masks.sparse`, `weighting.debias`, `samplers.heun`, …), with a table of its
 members in capitals; the functions put members together. Nothing here touches files, flags or logs. The trainer on top
-of it is ``python -m maskdiff_jax.main``.
+of it is ``python -m maskdiff_jax.main``; what it has trained is used through `load`, imported when it is asked for.
 """
+
+from typing import Any
 
 from maskdiff_jax import codec as codec
 from maskdiff_jax import cond as cond
@@ -26,3 +28,11 @@ from maskdiff_jax.diffusion.objective import Objective as Objective
 from maskdiff_jax.diffusion.objective import make_objective as make_objective
 from maskdiff_jax.types import Batch as Batch
 from maskdiff_jax.types import Cond as Cond
+
+
+def __getattr__(name: str) -> Any:
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from maskdiff_jax.loading import load
+
+    return load

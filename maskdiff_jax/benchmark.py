@@ -30,6 +30,7 @@ from maskdiff_jax.train.parallel import ENGINES, batch_sharding
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import abstract_state, init_state
 from maskdiff_jax.train.step import jit_step, make_step
+from maskdiff_jax.types import Tokens
 
 SIDES = {"cpu": 1024}  # of the matrices, by platform; elsewhere
 SIDE = 8192
@@ -154,6 +155,18 @@ def sweep_batch(config: ConfigDict) -> list[tuple[float, dict[str, Any]]]:
     return [(size, {"batch": size, "accumulate": 1}) for size in sizes]
 
 
+def sweep_tokens(config: ConfigDict) -> list[tuple[float, dict[str, Any]]]:
+    """The tokens of an image, by patches of half, once, twice and four times the size, where they divide it."""
+    tokens = build_stages(config)[0].experiment.model.tokens
+    if not isinstance(tokens, Tokens):
+        raise ConfigError(f"--sweep=tokens: {config.model.name!r} has no patches of one size to change")
+    (rows, columns), patch = tokens.grid, tokens.patch
+    sides = [patch * factor // 2 for factor in (8, 4, 2, 1) if patch * factor % 2 == 0]
+    height, width = rows * patch, columns * patch
+    fit = [side for side in sides if height % side == width % side == 0]
+    return [(height * width // side**2, {"model": config.model.to_dict() | {"patch": side}}) for side in fit]
+
+
 def sweep_ratio(config: ConfigDict) -> list[tuple[float, dict[str, Any]]]:
     """The share of tokens that is hidden, patch by patch."""
     return [(ratio, {"visibility": {"name": "patch", "ratio": ratio}}) for ratio in (0.0, 0.25, 0.5, 0.75, 0.9)]
@@ -167,6 +180,7 @@ def sweep_devices(config: ConfigDict) -> list[tuple[float, dict[str, Any]]]:
 
 SWEEPS: dict[str, Callable[[ConfigDict], list[tuple[float, dict[str, Any]]]]] = {
     "batch": sweep_batch,
+    "tokens": sweep_tokens,
     "ratio": sweep_ratio,
     "devices": sweep_devices,
 }

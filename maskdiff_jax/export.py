@@ -101,26 +101,42 @@ def export(
     return folder
 
 
-def read_exported(path: str | Path) -> tuple[dict[str, Any], Params]:
-    """What a ``model.safetensors`` of `export` holds: a config, for ``build(ConfigDict(config))``, and parameters.
+class Exported(NamedTuple):
+    """A config, for ``build(ConfigDict(config))``, the averaged parameters, and the step that they are of."""
 
-    Keys that there were not when it was written have today's default. Raises ValueError, in one line, for another file;
-    OSError where it cannot be read.
+    config: dict[str, Any]
+    params: Params
+    step: int
+
+
+def read_exported(path: str | Path) -> Exported:
+    """What a ``model.safetensors`` of `export` holds.
+
+    Keys that there were not when it was written have today's default. Data that are no latents are described alone,
+    with `plan.shape_only`: the network can be used where they are not. Raises ValueError, in one line, for another
+    file; OSError where it cannot be read.
     """
     metadata = read_metadata(Path(path))
     if metadata.get("format") != NAME or "config" not in metadata:
         raise ValueError(f"{path} is not a file of weights that maskdiff_jax has exported")
     try:
         config = complete(ConfigDict(dict(json.loads(metadata["config"]))), default_config()).to_dict()
-    except (ValueError, TypeError) as error:
+        config |= {"data": json.loads(metadata["data"])}
+        step = int(metadata["step"])
+    except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: its config cannot be read: {error}") from error
-    return config, nested({name: as_float32(name, array) for name, array in read_tensors(Path(path)).items()})
+    params = nested({name: as_float32(name, array) for name, array in read_tensors(Path(path)).items()})
+    return Exported(config, params, step)
 
 
 def to_safetensors(job: Job) -> Use:
     """One file: the parameters by their paths, and in its header the config of the stage that they are of."""
-    config = json.dumps(plain(job.experiment.config.to_dict()), sort_keys=True)
-    metadata = {"format": NAME, "config": config, "step": str(job.weights.step)}
+    config, dataset = plain(job.experiment.config.to_dict()), job.experiment.dataset
+    height, width, channels = dataset.shape
+    data = {"name": "maskdiff_jax.plan:shape_only", "height": height, "width": width, "channels": channels}
+    data = config["data"] if dataset.latents else data | {"classes": dataset.classes}
+    metadata = {"format": NAME, "step": str(job.weights.step)}
+    metadata |= {"config": json.dumps(config, sort_keys=True), "data": json.dumps(data, sort_keys=True)}
     write_tensors(job.folder / FILE, flatten(job.params), metadata)
     return with_this_library
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from configs import digits_sparse
 from maskdiff_jax import benchmark
+from maskdiff_jax.parts import ConfigError
 from tests.cli import TINY, here
 
 MODE = ("--mode=benchmark", *TINY, "--rounds=1", "--config.visibility.name=patch", "--config.visibility.ratio=0.5")
@@ -47,11 +49,21 @@ def test_sweeps_hold_what_they_say():
     assert [value for value, _ in benchmark.sweep_devices(config)] == [1, 2, 4, 8]
 
 
+def test_tokens_are_swept_by_the_patch():
+    config = digits_sparse.get_config()
+    swept = benchmark.sweep_tokens(config)
+    assert [(value, changes["model"]["patch"]) for value, changes in swept] == [(1, 8), (4, 4), (16, 2), (64, 1)]
+    assert all(changes["model"]["width"] == config.model.width for _, changes in swept)
+    config.model = {"name": "unet", "base": 32, "multipliers": (1, 2), "blocks": 1}
+    with pytest.raises(ConfigError, match="'unet' has no patches of one size to change"):
+        benchmark.sweep_tokens(config)
+
+
 @pytest.mark.parametrize(
     "arguments, text",
     [
         (("--only=stpe",), "--only: unknown 'stpe'; choose from ceilings, step, input, sampling"),
-        (("--sweep=size",), "--sweep: 'size': choose from batch, ratio, devices"),
+        (("--sweep=size",), "--sweep: 'size': choose from batch, tokens, ratio, devices"),
         (("--sweep=batch", "--only=step"), "without --only"),
         (("--workdir=x", "--labels=3"), "--labels does not go with --mode=benchmark"),
         (("--config.model.patch=3",), "patch=3 does not divide"),

@@ -85,9 +85,10 @@ def assert_identical(a, b):
 
 def test_the_file_holds_the_average_and_the_config(exported, workdir, average):
     path = exported["safetensors"] / "model.safetensors"
-    config, params = read_exported(path)
+    config, params, step = read_exported(path)
     assert_identical(params, average)
-    assert plain(config) == plain(read_config(workdir).to_dict())
+    described = {"name": "maskdiff_jax.plan:shape_only", "height": 8, "width": 8, "channels": 1, "classes": 10}
+    assert plain(config) == plain(read_config(workdir).to_dict()) | {"data": described} and step == STEP
     arrays, _ = read_weights(path)  # by the paths that other files of this library have
     assert arrays.keys() == flatten(average).keys()
     assert read_metadata(path)["step"] == str(STEP)
@@ -100,9 +101,8 @@ def test_the_card_draws_samples(exported, monkeypatch):
     monkeypatch.chdir(exported["safetensors"])
     names = {}
     exec(text, names)
-    images = np.asarray(names["images"])
-    assert images.shape == (4, 8, 8, 1) and np.abs(images).max() <= 1
-    assert images.std() > 0.01 and names["cond"].label.tolist() == [0, 1, 2, 3]
+    assert names["images"].shape == (4, 8, 8, 1) and names["images"].dtype == np.uint8
+    assert names["images"].std() > 1
 
 
 def test_the_card_of_a_pipeline_reads_it(exported, average, monkeypatch):

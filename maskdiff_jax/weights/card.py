@@ -84,21 +84,13 @@ def card(config: Mapping[str, Any], weights: Weights, report: Mapping[str, Any] 
 
 def with_this_library(weights: Weights) -> str:
     """How ``model.safetensors`` becomes samples."""
+    labels = f", labels={_labels(weights.cond, 4)}" if weights.cond.classes else ""
     return f"""\
 ```python
-import jax
-import jax.numpy as jnp
-from ml_collections import ConfigDict
+import maskdiff_jax
 
-from maskdiff_jax.build import build, make_sample
-from maskdiff_jax.cond import example
-from maskdiff_jax.export import read_exported
-
-config, params = read_exported("model.safetensors")
-experiment = build(ConfigDict(config))  # reads the description of the data that it was trained on
-cond = example(experiment.cond, 4){_labels(weights.cond, 4)}
-keys = jax.random.split(jax.random.key(0), 4)
-images = jax.jit(make_sample(experiment, experiment.config.sample))(params, keys, cond)  # [4, h, w, c] in [-1, 1]
+model = maskdiff_jax.load(".")  # this folder
+images = model.sample(4{labels})  # uint8 [4, h, w, c]
 ```"""
 
 
@@ -137,9 +129,8 @@ model = dit(facts.image_shape, facts.classes, **facts.options)
 ```"""
 
 
-def _labels(cond: CondShape, count: int) -> str:
-    chosen = [number % max(cond.classes, 1) for number in range(count)]
-    return f"._replace(label=jnp.array({chosen}))" if cond.classes else ""
+def _labels(cond: CondShape, count: int) -> list[int]:
+    return [number % cond.classes for number in range(count)]
 
 
 def _front(

@@ -1,0 +1,86 @@
+"""A trained network in one call: ``maskdiff_jax.load(folder).sample(labels=[3, 7])``."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskdiff_jax.build import Experiment, build
+from maskdiff_jax.data import to_uint8
+from maskdiff_jax.export import FILE, read_exported
+from maskdiff_jax.inference import condition, generator, labels_for, read_config, with_settings
+from maskdiff_jax.inference import load as load_run
+from maskdiff_jax.parts import ConfigError
+from maskdiff_jax.stages import build_stages
+from maskdiff_jax.types import Key, Params
+
+
+class Loaded:
+    """A trained network that draws images; ``experiment`` is what its config builds, ``params`` are its averages."""
+
+    def __init__(self, experiment: Experiment, params: Params, step: int):
+        self.experiment, self.params, self.step = experiment, params, step
+        self._generator = lru_cache(maxsize=8)(self._make_generator)  # the programs of the last settings
+
+    def sample(
+        self,
+        num: int | None = None,
+        labels: Sequence[int] | None = None,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        controls: Mapping[str, float] | None = None,
+        key: int | Key = 0,
+    ) -> np.ndarray:
+        """Images, uint8 [num, h, w, c], 0 to 255.
+
+        The same arguments give the same images, and image i is the same whatever ``num``. Every setting of the sampler
+        (guidance, steps, sampler) and every power of two of images is compiled once.
+
+        Args:
+          num: how many; by default one for each of ``labels``, or `config.sample.num`.
+          labels: class numbers, repeated in turn until they are ``num``; by default 0, 1, 2, … in turn.
+          guidance: strength of the guidance, 1 is none; steps, sampler: by default the config's, as ``guidance`` is.
+          controls: values of the network's controls, in the units in which they are recorded.
+          key: a seed, or one key of `jax.random`.
+
+        Raises ConfigError for settings, labels or controls that the network does not know.
+        """
+        num = num or (len(labels) if labels is not None else self.experiment.config.sample.num)
+        chosen = labels_for(self.experiment, None if labels is None else [str(label) for label in labels], num)
+        cond = condition(self.experiment, chosen, num, controls)
+        size = min(1 << (num - 1).bit_length(), self.experiment.config.evaluate.batch)
+        generate = self._generator(steps, guidance, sampler, size)
+        return to_uint8(generate(self.params, num, cond, _seed(key)))
+
+    def _make_generator(self, steps: int | None, guidance: float | None, sampler: str | None, size: int):
+        settings = with_settings(self.experiment.config.sample, steps, guidance, sampler)
+        return generator(self.experiment, settings, size)
+
+
+def load(folder: str | Path, checkpoint: str = "newest") -> Loaded:
+    """The network of a run's workdir, or of a folder or file that ``--mode=export`` wrote as safetensors.
+
+    ``checkpoint``, of a workdir: newest, best, or the number of a step. An exported network does not need the data that
+    it was trained on, unless they are latents. Raises ConfigError or CheckpointError, in one line, for a folder that is
+    neither, and DataError where data are needed and missing.
+    """
+    path = Path(folder)
+    if path.is_file() or (path / FILE).is_file():
+        try:
+            exported = read_exported(path if path.is_file() else path / FILE)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return Loaded(build(ConfigDict(exported.config)), exported.params, exported.step)
+    if not (path / "config.json").exists():
+        raise ConfigError(f"{path} is neither the workdir of a run nor a folder with {FILE}")
+    stage, trained = load_run(build_stages(read_config(path)), path, checkpoint)
+    return Loaded(stage.experiment, trained.params, trained.step)
+
+
+def _seed(key: int | Key) -> int:
+    return key if isinstance(key, int) else int(jax.random.bits(key, dtype="uint32"))
