@@ -69,6 +69,8 @@ def compiled_once(compiled):
 
 SLOWEST = (  # the longest first
     "test_processes.py",
+    "test_claims.py",
+    "test_encode.py",
     "test_main.py",
     "test_staged_runs.py",
     "test_faults.py",

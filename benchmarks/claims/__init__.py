@@ -1,0 +1,1 @@
+"""The sources' claims, each one an experiment with seeds, intervals and controls."""
