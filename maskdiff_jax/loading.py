@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskdiff_jax.build import Experiment, build
+from maskdiff_jax.captions import prompts
 from maskdiff_jax.data import to_uint8
 from maskdiff_jax.export import FILE, read_exported
 from maskdiff_jax.inference import condition, generator, labels_for, read_config, with_settings
@@ -30,6 +31,7 @@ class Loaded:
         num: int | None = None,
         labels: Sequence[int] | None = None,
         *,
+        captions: Sequence[str] = (),
         guidance: float | None = None,
         steps: int | None = None,
         sampler: str | None = None,
@@ -42,17 +44,20 @@ class Loaded:
         (guidance, steps, sampler) and every power of two of images is compiled once.
 
         Args:
-          num: how many; by default one for each of ``labels``, or `config.sample.num`.
+          num: how many; by default one for each of ``labels``, else of ``captions``, or `config.sample.num`.
           labels: class numbers, repeated in turn until they are ``num``; by default 0, 1, 2, … in turn.
+          captions: texts, in turn, embedded by the encoder of the run; by default those of held-out images.
           guidance: strength of the guidance, 1 is none; steps, sampler: by default the config's, as ``guidance`` is.
           controls: values of the network's controls, in the units in which they are recorded.
           key: a seed, or one key of `jax.random`.
 
-        Raises ConfigError for settings, labels or controls that the network does not know.
+        Raises ConfigError for settings, labels, captions or controls that the network does not know.
         """
-        num = num or (len(labels) if labels is not None else self.experiment.config.sample.num)
+        num = num or len(captions if labels is None else labels) or self.experiment.config.sample.num
         chosen = labels_for(self.experiment, None if labels is None else [str(label) for label in labels], num)
         cond = condition(self.experiment, chosen, num, controls)
+        if captions:
+            cond = cond._replace(**prompts(self.experiment.dataset, self.experiment.config.encode.text, captions, num))
         size = min(1 << (num - 1).bit_length(), self.experiment.config.evaluate.batch)
         generate = self._generator(steps, guidance, sampler, size)
         return to_uint8(generate(self.params, num, cond, _seed(key)))

@@ -44,6 +44,13 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """For runs in this process whose subject is not the devices: with one there is less to compile."""
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory) -> Path:
     """An empty folder for the compiled programs of this session, or of this worker of it."""

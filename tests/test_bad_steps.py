@@ -14,7 +14,7 @@ from maskdiff_jax.train.checkpoint import Checkpoints
 from tests.cli import TINY, here
 from tests.faults.poison import Poison
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
 
 # The first updates make parameters of 1e30, whose products overflow.
 DIVERGING = (*TINY, "--config.steps=60", "--config.schedule.learning_rate=1e30", "--config.log.checkpoint_every=5")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import maskdiff_jax
 from maskdiff_jax import encode as encoding
 from maskdiff_jax.data import digits, latents
 from maskdiff_jax.data.pixels import to_float
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.weights.autoencoder import load_autoencoder
 from tests.cli import TINY, here
 from tests.latent_folders import captioned, tiny_vae, write_tar
@@ -251,3 +253,9 @@ def test_from_images_to_pictures(tmp_path, capsys):
     assert here("--mode=evaluate", f"--workdir={run}") == 0
     assert json.loads((run / "report.json").read_text())["nearest_train_distance"] > 0
     assert (run / "samples" / "nearest.png").exists()
+
+    model = maskdiff_jax.load(run)
+    again = model.sample(9, labels=[1]).astype(int)
+    assert again.shape == images.shape and np.abs(again - images).max() <= 1  # another size of batch
+    with pytest.raises(ConfigError, match=r"there is no encoder in .*text\.npz"):
+        model.sample(captions=["a cat"])

@@ -41,6 +41,12 @@ def runs(tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     runs = Runs(folder / "runs", command, cheap)
+    with pytest.MonkeyPatch.context() as patch:  # in this process, which has started already, on one device as theirs
+        one = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda: one)
+        workdir = runs.new(folder / "reference")
+        assert here(*command.arguments, f"--workdir={workdir}") == 0
+    runs.references[command] = workdir, end_of(workdir)
     runs.half = shutil.copytree(runs.reference()[0], folder / "half")  # as if it had been killed at step 33
     for name in ("checkpoints/35", "checkpoints/40"):
         shutil.rmtree(runs.half / name)

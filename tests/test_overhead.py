@@ -5,7 +5,7 @@ import pytest
 from benchmarks import overhead
 
 
-def test_each_way_takes_its_steps_and_saves_where_it_says(tmp_path, monkeypatch):
+def test_each_way_takes_its_steps_and_saves_where_it_says(tmp_path, monkeypatch, one_device):
     monkeypatch.setattr(overhead, "MODEL", {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2})
     seconds = overhead.measure(16, rounds=1, steps=4, folder=tmp_path)
     assert set(seconds) == {"step", *overhead.BARS} and all(len(s) == 1 and s[0] > 0 for s in seconds.values())

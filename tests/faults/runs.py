@@ -31,7 +31,7 @@ class Runs:
         folder.mkdir(exist_ok=True)
         self.command = command or Command()
         self._folder, self._last = folder, None
-        self._references: dict[Command, tuple[Path, End]] = {}
+        self.references: dict[Command, tuple[Path, End]] = {}
         self._environment = {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
@@ -58,13 +58,13 @@ class Runs:
     def reference(self, command: Command | None = None) -> tuple[Path, End]:
         """A run that nothing disturbs: its workdir, and its end."""
         command = command or self.command
-        if command not in self._references:
-            workdir = self.new(self._folder / f"reference_{len(self._references)}")
+        if command not in self.references:
+            workdir = self.new(self._folder / f"reference_{len(self.references)}")
             outcome = self.start(command, workdir).finish()
             if outcome.status != 0:
                 raise RuntimeError(f"the reference ended with status {outcome.status}:\n{outcome.output}")
-            self._references[command] = workdir, end_of(workdir)
-        return self._references[command]
+            self.references[command] = workdir, end_of(workdir)
+        return self.references[command]
 
     @cached_property
     def half(self) -> Path:

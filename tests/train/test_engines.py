@@ -29,7 +29,6 @@ LAYOUTS = {  # devices, size of the axis fsdp, engine, micro-batches
     "one device": (1, 1, "jit", 1),
     "data": (8, 1, "jit", 1),
     "fully sharded": (8, 0, "jit", 1),
-    "groups of 4, accumulated": (8, 4, "jit", 2),
     "shard_map, accumulated": (8, 1, "shard_map", 2),
 }
 
