@@ -9,7 +9,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from maskdiff_jax.train.files import write_atomically
+from maskdiff_jax.train.files import read_json, write_atomically
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers name the weights
@@ -22,7 +22,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     ``….safetensors.index.json`` names. Raises ValueError, in one line, where something is missing, broken, or a pickle
     (which can run code when it is read); OSError where it cannot be read.
     """
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     for stem in STEMS:
         index = folder / f"{stem}.safetensors.index.json"
         if index.exists():
@@ -32,6 +32,14 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise ValueError(f"{folder} holds {pickles[0]}, a pickle, which is not read: save it as safetensors")
     raise ValueError(f"{folder} holds no weights: neither {' nor '.join(f'{stem}.safetensors' for stem in STEMS)}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, in one line; OSError where it cannot be read."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, not an object")
+    return value
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -76,7 +84,7 @@ def _with_sorted_header(data: bytes) -> bytes:
 
 
 def _several(folder: Path, index: Path) -> dict[str, np.ndarray]:
-    names = _json(index).get("weight_map")
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict):
         raise ValueError(f"{index} has no weight_map")
     tensors: dict[str, np.ndarray] = {}
@@ -85,13 +93,3 @@ def _several(folder: Path, index: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{index} names {file!r}, which is not a file of its folder")
         tensors |= read_tensors(folder / file)
     return tensors
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, not an object")
-    return value

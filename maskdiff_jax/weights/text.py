@@ -9,8 +9,8 @@ import numpy as np
 
 from maskdiff_jax.models.text import Encoded, TextNetwork, clip, t5
 from maskdiff_jax.types import Params
-from maskdiff_jax.weights.folders import read_folder
-from maskdiff_jax.weights.tokenizer import read_json, read_tokenizer
+from maskdiff_jax.weights.folders import read_folder, read_object
+from maskdiff_jax.weights.tokenizer import read_tokenizer
 from maskdiff_jax.weights.torch_names import from_torch
 
 
@@ -70,7 +70,7 @@ def load_text_encoder(
     Raises ValueError, in one line, for a folder of another network, missing or broken files, weights that are not those
     of the configuration, and a tokenizer of more ids than the network has; OSError where files cannot be read.
     """
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     family = _family(folder, config)
     network = _build(folder, family, config, skip, dtype)
     words = read_tokenizer(tokenizer or _tokenizer_folder(folder))

@@ -1,12 +1,13 @@
 """Texts as token ids, by the files that published encoders come with, through the library `tokenizers`."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from maskdiff_jax.weights.folders import read_object
 
 # Words, digits and runs of other signs: how CLIP cuts a text up before it merges bytes (Radford et al. 2021, its code).
 CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -52,17 +53,6 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     raise ValueError(f"{folder} holds no tokenizer: {' or '.join(' with '.join(names) for names in READERS)}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError, in one line; OSError where it cannot be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, not an object")
-    return value
-
-
 def _library() -> Any:
     try:
         return import_module("tokenizers")
@@ -73,7 +63,7 @@ def _library() -> Any:
 def _settings(folder: Path) -> dict[str, Any]:
     """Both files as one. The map is the older: it has the last word unless the other lists all added tokens."""
     found = (folder / name for name in ("tokenizer_config.json", "special_tokens_map.json"))
-    config, special = (read_json(path) if path.exists() else {} for path in found)
+    config, special = (read_object(path) if path.exists() else {} for path in found)
     return {**special, **config} if "added_tokens_decoder" in config else {**config, **special}
 
 
