@@ -236,6 +236,10 @@ def heldout_captions(experiment: Experiment, count: int) -> dict[str, np.ndarray
 
 
 def labels_for(experiment: Experiment, chosen: list[str] | None, count: int) -> np.ndarray | None:
+    """Class labels int32 [count]: those ``chosen``, in turn, or all classes in turn; None for a model without.
+
+    Raises ConfigError for what is not the number of a class, and where a model without classes is given any.
+    """
     classes = experiment.dataset.classes if experiment.config.condition.label else 0
     if not classes:
         if chosen:

@@ -88,4 +88,4 @@ def load(folder: str | Path, checkpoint: str = "newest") -> Loaded:
 
 
 def _seed(key: int | Key) -> int:
-    return key if isinstance(key, int) else int(jax.random.bits(key, dtype="uint32"))
+    return int(key) if isinstance(key, int | np.integer) else int(jax.random.bits(key, dtype="uint32"))

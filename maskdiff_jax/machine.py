@@ -23,10 +23,10 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
     """Let glibc keep the memory that is freed, for a process that computes on the CPU; whether it does.
 
     XLA allocates the temporary memory of a program anew at every call, on a CPU through malloc, which hands so large a
-    block back to the system each time: a training step then spends up to a seventh of its time in page faults. The
-    price is that the process never gets smaller, and that all threads share one arena, which is why it must be asked
-    for before jax starts its threads, at the first look at a device. Left alone: other systems, processes with an
-    accelerator, and who sets MALLOC_… or GLIBC_TUNABLES in the environment ``environ``.
+    block back to the system each time, and a training step spends a good part of its time in page faults. The price is
+    that the process never gets smaller, and that all threads share one arena, which is why it must be asked for before
+    jax starts its threads, at the first look at a device. Left alone: other systems, processes with an accelerator, and
+    who sets MALLOC_… or GLIBC_TUNABLES in the environment ``environ``.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in environ):
         return False

@@ -207,6 +207,7 @@ def step_arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def step_ingest(experiment: Experiment) -> Any:
+    """``ingest(raw, tables) -> Batch`` as the trainer has it: `data.ingest` with the controls that are conditions."""
     condition = experiment.config.condition
     return partial(ingest, experiment.augment, high=tuple(condition.controls_high), low=tuple(condition.controls_low))
 

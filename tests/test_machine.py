@@ -1,6 +1,7 @@
 """What the command line asks of its machine: freed memory is kept, compiled programs are found again."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def output(program: str, *arguments: object, **environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="not glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 def test_freed_memory_is_kept_unless_the_user_has_settings_of_their_own():
     """Ten blocks of 64 MiB are 160,000 pages of 4 KiB; in huge pages, which a system may give, 320."""
     kept, faults = output(FAULTS).split()

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from maskdiff_jax.data.decode import Window, square
 from maskdiff_jax.data.scan import File, image_files, pool, unreadable
 from maskdiff_jax.data.source import DataError, Dataset, digest
+from maskdiff_jax.data.split import by_hash, check_heldout, held_out
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -69,7 +69,7 @@ def folder(
     names = _class_names(root, files) if labels == "folders" else ()
     number = {name: i for i, name in enumerate(names)}
     label = np.array([number.get(_top(file.path), 0) for file in files], np.int32)
-    held = _split(np.array([_hash("split", file.path) for file in files]), label, heldout)
+    held = held_out([file.path for file in files], label, heldout)
 
     def source(mask: np.ndarray, windows: int) -> FolderSource:
         part = [files[i] for i in np.flatnonzero(mask)]
@@ -120,7 +120,7 @@ class FolderSource:
     def _view(self, index: int) -> Window:
         number, window = divmod(index, max(1, self.windows))
         path = self.paths[number]
-        place = (window + _hash("window", path)) / self.windows if self.windows else None
+        place = (window + by_hash("window", path)) / self.windows if self.windows else None
         try:
             return square(os.path.join(self.root, path), self.size, self.channels, place)
         except Exception as error:
@@ -132,8 +132,7 @@ def _check(path, size, heldout, labels, crop, windows, channels, max_corrupt) ->
         raise DataError("path: name the folder of your images")
     if size < 1:
         raise DataError(f"size={size}: must be at least 1")
-    if not (0 < heldout < 1 or (heldout >= 1 and heldout == int(heldout))):
-        raise DataError(f"heldout={heldout}: must be a fraction in (0, 1) or a whole number of images")
+    check_heldout(heldout)
     if labels not in ("folders", "none"):
         raise DataError(f"labels={labels!r}: choose from folders, none")
     if crop not in ("centre", "random"):
@@ -163,21 +162,3 @@ def _class_names(root: Path, files: list[File]) -> tuple[str, ...]:
 
 def _top(path: str) -> str:
     return path.partition("/")[0] if "/" in path else ""
-
-
-def _split(position: np.ndarray, label: np.ndarray, heldout: float) -> np.ndarray:
-    """A mask of those held out: ``position`` below a fraction, or the lowest ones, but of no class the highest."""
-    order = np.argsort(position)
-    last = dict(zip(label[order].tolist(), order.tolist(), strict=True))
-    free = order[~np.isin(order, list(last.values()))]
-    count = int(heldout) if heldout >= 1 else max(1, int(np.searchsorted(position[free], heldout)))
-    if count > len(free):
-        raise DataError(f"heldout={heldout}: {len(position)} images in {len(last)} classes can spare {len(free)}")
-    mask = np.zeros(len(position), bool)
-    mask[free[:count]] = True
-    return mask
-
-
-def _hash(use: str, path: str) -> float:
-    """A uniform number in [0, 1) that depends on the path alone."""
-    return int.from_bytes(sha256(f"{use}:{path}".encode()).digest()[:6]) / 2**48

@@ -7,7 +7,6 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,6 +16,7 @@ from maskdiff_jax.data.decode import Window, square
 from maskdiff_jax.data.folder import EXTENSIONS
 from maskdiff_jax.data.scan import pool
 from maskdiff_jax.data.source import DataError, Dataset, digest
+from maskdiff_jax.data.split import check_heldout, held_out
 
 BLOCK = 512  # bytes; a tar ends with two empty ones
 
@@ -59,7 +59,8 @@ def tar(
 
     labels: with the classes, where there is a .cls; then every image must have one.
     captions: with the captions, where there are any; images may lack one, which is then "".
-    heldout: a fraction, or a number of images from 1 on; which ones follows from a hash of "name.tar/stem".
+    heldout: a fraction, or a number of images from 1 on; which ones follows from a hash of "name.tar/stem". Every class
+        keeps an image to train on.
     leave_out: samples to ignore, as "name.tar/stem".
 
     Opening reads the headers of all files in the tars, images are decoded when they are asked for. Raises DataError for
@@ -68,8 +69,7 @@ def tar(
     """
     if size < 1:
         raise DataError(f"size={size}: must be at least 1")
-    if not (0 < heldout < 1 or (heldout >= 1 and heldout == int(heldout))):
-        raise DataError(f"heldout={heldout}: must be a fraction in (0, 1) or a whole number of images")
+    check_heldout(heldout)
     if channels not in (1, 3):
         raise DataError(f"channels={channels}: choose from 1, 3")
     tars = _tars(path)
@@ -81,7 +81,8 @@ def tar(
         raise DataError(f"path={str(path)!r}: no image in it ends in {', '.join(extensions)}")
     classes = _classes(samples)
     captioned = any(sample.caption for sample in samples)
-    held = _held_out([sample.key for sample in samples], heldout)
+    label = np.array([sample.label or 0 for sample in samples], np.int32)
+    held = held_out([sample.key for sample in samples], label, heldout)
 
     def source(chosen: np.ndarray) -> TarSource:
         part = [samples[i] for i in chosen]
@@ -231,14 +232,3 @@ def _classes(samples: Sequence[Sample]) -> int:
     if known and lacking is not None:
         raise DataError(f"{lacking} has no .cls, as others have: add it, or labels=False")
     return 1 + max(known) if known else 0
-
-
-def _held_out(keys: Sequence[str], heldout: float) -> np.ndarray:
-    """A mask of those held out, by a hash of their stems: more samples do not reshuffle the others."""
-    place = np.array([int.from_bytes(sha256(f"split:{key}".encode()).digest()[:6]) / 2**48 for key in keys])
-    count = int(heldout) if heldout >= 1 else max(1, int((place < heldout).sum()))
-    if count >= len(keys):
-        raise DataError(f"heldout={heldout}: there are {len(keys)} images, and one must be left to train on")
-    mask = np.zeros(len(keys), bool)
-    mask[np.argsort(place, kind="stable")[:count]] = True
-    return mask

@@ -105,7 +105,7 @@ def attend(
     ``mask`` is False at tokens that nobody attends to; ``bias`` is added to the logits. The softmax is float32.
 
     The same as `jax.nn.dot_product_attention`, which takes the heads apart for queries, keys and values one by one:
-    here one transposition does, and on a CPU a training step takes 3 to 5 % less time.
+    here one transposition does, which makes a training step on a CPU faster (benchmarks/LOG.md).
     """
     b, k, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     query, key, value = qkv.reshape(b, k, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # [3, b, heads, k, d]

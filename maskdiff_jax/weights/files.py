@@ -44,6 +44,7 @@ def as_float32(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name. Raises ValueError for objects, `BROKEN` for what is no .npz."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
 
