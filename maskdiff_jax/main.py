@@ -291,6 +291,7 @@ def cli() -> None:
     """Entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own notes at start-up
     machine.keep_freed_memory(os.environ)
+    machine.multiply_with_eigen(os.environ)
     machine.keep_programs(machine.cache_folder(os.environ))
     app.run(main, flags_parser=parse_flags)
 

@@ -21,6 +21,13 @@ for _ in range(10):
     np.ones(1 << 26, np.uint8)
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+PRODUCTS = """
+import os, jax, jax.numpy as jnp
+from maskdiff_jax import machine
+asked = machine.multiply_with_eigen(os.environ)
+a = jnp.ones((256, 256))
+print(asked, "ynn_fusion" in jax.jit(jnp.matmul).lower(a, a).compile().as_text())
+"""
 PROGRAMS = """
 import sys, jax
 from pathlib import Path
@@ -57,6 +64,23 @@ def test_with_an_accelerator_memory_is_left_alone(environ, found, monkeypatch):
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(sys, "platform", "linux")
     assert machine.keep_freed_memory(environ) is bool(calls) is found
+
+
+def test_products_go_through_eigen_unless_the_user_says_otherwise():
+    """In the versions of jaxlib that know the flag; in all others nothing is asked for."""
+    asked, ynn = output(PRODUCTS, XLA_FLAGS="").split()
+    assert asked == "True" and ynn == "False"
+    asked, _ = output(PRODUCTS, XLA_FLAGS="--xla_cpu_experimental_ynn_fusion_type=").split()
+    assert asked == "False"
+
+
+def test_other_versions_of_jaxlib_and_accelerators_are_asked_for_no_flag(monkeypatch):
+    monkeypatch.setattr(machine.jaxlib.version, "__version__", "1.0.0")
+    environ = {"JAX_PLATFORMS": "cpu"}
+    assert not machine.multiply_with_eigen(environ) and "XLA_FLAGS" not in environ
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "find_spec", lambda name: name == "libtpu")
+    assert not machine.multiply_with_eigen(environ := {}) and not environ
 
 
 def test_compiled_programs_are_kept_where_the_user_does_not_say_otherwise(tmp_path):
