@@ -30,7 +30,8 @@ from maskdiff_jax.weights.card import Use, Weights, card, with_diffusers, with_t
 from maskdiff_jax.weights.dit import Facts, to_diffusers
 from maskdiff_jax.weights.files import as_float32
 from maskdiff_jax.weights.folders import read_metadata, read_tensors, write_tensors
-from maskdiff_jax.weights.pipeline import scheduler, write_pipeline
+from maskdiff_jax.weights.pipeline import write_pipeline
+from maskdiff_jax.weights.schedule import to_scheduler
 
 NAME = "maskdiff_jax"  # of the format, in the header
 FILE = "model.safetensors"
@@ -150,7 +151,7 @@ def to_pipeline(job: Job) -> Use:
     options, process = config.model.to_dict(), config.process.to_dict()
     options.pop("name")
     facts = Facts(job.weights.image_shape, job.experiment.cond, options)
-    schedule = scheduler(process.pop("name"), process, config.prediction.name, config.sample.clip)
+    schedule = to_scheduler(process.pop("name"), process, config.prediction.name, config.sample.clip)
     write_pipeline(job.folder, *to_diffusers(job.params, facts), schedule, job.vae, dataset.class_names)
     return partial(with_diffusers, has_vae=job.vae is not None)
 

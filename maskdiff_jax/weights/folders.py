@@ -1,7 +1,8 @@
 """The standard folder of a published network: ``config.json`` and its weights as safetensors, in one file or more."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,37 @@ from maskdiff_jax.train.files import read_json, write_atomically
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers name the weights
+VARIANTS = ("", ".fp16", ".bf16")  # of the files, by the number format, as both name them; the first that is there
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The configuration and the tensors, by name and in their own dtype, of a folder.
+    """The configuration and the tensors, by name and in their own dtype, of a folder: see `weight_files`.
 
-    The weights are ``diffusion_pytorch_model.safetensors`` or ``model.safetensors``, or the several files that
-    ``….safetensors.index.json`` names. Raises ValueError, in one line, where something is missing, broken, or a pickle
-    (which can run code when it is read); OSError where it cannot be read.
+    Raises ValueError, in one line, where something is missing, broken, or a pickle (which can run code when it is
+    read); OSError where it cannot be read.
     """
-    config = read_object(folder / "config.json")
-    for stem in STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.exists():
-            return config, _several(folder, index)
-        if (path := folder / f"{stem}.safetensors").exists():
-            return config, read_tensors(path)
-    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
-        raise ValueError(f"{folder} holds {pickles[0]}, a pickle, which is not read: save it as safetensors")
-    raise ValueError(f"{folder} holds no weights: neither {' nor '.join(f'{stem}.safetensors' for stem in STEMS)}")
+    config, tensors = read_object(folder / "config.json"), {}
+    for path in weight_files(folder).values():
+        tensors |= read_tensors(path) if path.suffix == ".safetensors" else {}
+    return config, tensors
+
+
+def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> dict[str, Path]:
+    """The files of the weights, by their names in a folder that has no variants of them.
+
+    One is ``diffusion_pytorch_model.safetensors`` or ``model.safetensors``; several are those that
+    ``….safetensors.index.json`` names, which is the first of them. Where neither is there, a variant in half precision
+    is taken: ``….fp16.safetensors`` or ``….safetensors.index.fp16.json``, and likewise with bf16. Raises ValueError, in
+    one line, where there is none of these, and for a broken index.
+    """
+    for variant, stem in itertools.product(VARIANTS, stems):
+        if (index := folder / f"{stem}.safetensors.index{variant}.json").exists():
+            return {f"{stem}.safetensors.index.json": index} | {name: folder / name for name in _indexed(index)}
+        if (path := folder / f"{stem}{variant}.safetensors").exists():
+            return {f"{stem}.safetensors": path}
+    if pickles := sorted(path for path in folder.iterdir() if path.suffix in PICKLES):
+        raise ValueError(f"{folder} holds {pickles[0].name}, a pickle, {_instead(pickles[0])}")
+    raise ValueError(f"{folder} holds no {' or '.join(f'{stem}.safetensors' for stem in stems)}")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -45,7 +58,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file by name, in their own dtype. Raises ValueError, in one line."""
     if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which is not read: save it as safetensors")
+        raise ValueError(f"{path} is a pickle, {_instead(path)}")
     path.open("rb").close()  # an OSError that names it
     try:
         return safetensors.numpy.load_file(path)
@@ -83,13 +96,19 @@ def _with_sorted_header(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[start:]
 
 
-def _several(folder: Path, index: Path) -> dict[str, np.ndarray]:
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names, all of its folder."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict):
         raise ValueError(f"{index} has no weight_map")
-    tensors: dict[str, np.ndarray] = {}
-    for file in sorted(set(names.values())):
-        if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not a file of its folder")
-        tensors |= read_tensors(folder / file)
-    return tensors
+    files = sorted(set(names.values()))
+    for file in files:
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ValueError(f"{index} names {file!r}, which is not a safetensors file of its folder")
+    return files
+
+
+def _instead(path: Path) -> str:
+    """What is said of a pickle: how it becomes safetensors without being run."""
+    target = path.with_name(path.stem.removeprefix("pytorch_") + ".safetensors")
+    return f"which is not read: python -m maskdiff_jax.weights.convert {path} {target}"

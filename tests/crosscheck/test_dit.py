@@ -19,7 +19,8 @@ from maskdiff_jax.train.digest import flatten
 from maskdiff_jax.types import Cond
 from maskdiff_jax.weights.dit import Facts, from_diffusers, to_diffusers
 from maskdiff_jax.weights.folders import read_folder
-from maskdiff_jax.weights.pipeline import scheduler, write_pipeline
+from maskdiff_jax.weights.pipeline import write_pipeline
+from maskdiff_jax.weights.schedule import to_scheduler
 from tests.models.perturb import random_params
 
 with warnings.catch_warnings():
@@ -48,7 +49,7 @@ def folder(params, tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 4, "sample_size": 8}
     AutoencoderKL(**sizes).save_pretrained(folder / "a_vae")
-    write_pipeline(folder / "out", *to_diffusers(params, FACTS), scheduler("ddpm_linear", {}), folder / "a_vae")
+    write_pipeline(folder / "out", *to_diffusers(params, FACTS), to_scheduler("ddpm_linear", {}), folder / "a_vae")
     return folder / "out"
 
 
@@ -120,7 +121,7 @@ def test_untied_embedders_are_refused(tmp_path):
 
 @pytest.mark.parametrize("process", ["ddpm_linear", "ddpm_cosine"])
 def test_the_scheduler_has_our_table(process):
-    table = DDIMScheduler.from_config(scheduler(process, {}))
+    table = DDIMScheduler.from_config(to_scheduler(process, {}))
     t = (np.arange(1000) + 1) / 1000
     alphas = np.asarray(PROCESSES[process]().alpha(jnp.asarray(t, jnp.float32)), np.float64)
     np.testing.assert_allclose(alphas**2, table.alphas_cumprod.numpy(), rtol=2e-4)
@@ -156,7 +157,7 @@ def test_the_pipeline_draws_what_our_ddim_draws(params, folder):
 
 def test_without_a_decoder_the_pipeline_is_given_one(params, folder, tmp_path):
     config, tensors = to_diffusers(params, FACTS)
-    write_pipeline(tmp_path, config, tensors, scheduler("ddpm_linear", {}), labels=["cat", "dog"])
+    write_pipeline(tmp_path, config, tensors, to_scheduler("ddpm_linear", {}), labels=["cat", "dog"])
     pipeline = DiTPipeline.from_pretrained(tmp_path, vae=AutoencoderKL.from_pretrained(folder / "vae"))
     assert pipeline.get_label_ids(["dog", "cat"]) == [1, 0]
     assert isinstance(pipeline.scheduler, DDIMScheduler)

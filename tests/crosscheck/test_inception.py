@@ -9,8 +9,8 @@ import torch
 
 from maskdiff_jax.evaluate.features import FEATURES, Given
 from maskdiff_jax.evaluate.features.resize import centres, corners, resize
-from maskdiff_jax.evaluate.features.torch_files import read_tensors
 from maskdiff_jax.evaluate.features.torch_weights import main
+from maskdiff_jax.weights.torch_files import read_tensors
 from tests.crosscheck import reference
 from tests.evaluate.inception_inputs import images, state_dict
 from tests.evaluate.recorded_answers import CONVENTIONS, INCEPTION_IMAGES, RESIZES, answers

@@ -14,7 +14,8 @@ from maskdiff_jax.train.digest import flatten, nested
 from maskdiff_jax.types import Cond, CondShape
 from maskdiff_jax.weights.dit import Facts, from_diffusers, from_published, to_diffusers, to_published
 from maskdiff_jax.weights.folders import read_folder
-from maskdiff_jax.weights.pipeline import scheduler, write_pipeline
+from maskdiff_jax.weights.pipeline import write_pipeline
+from maskdiff_jax.weights.schedule import to_scheduler
 from tests.models.perturb import random_params
 
 WIDTH, DEPTH, CLASSES = 16, 3, 5
@@ -64,15 +65,19 @@ def test_there_and_back_is_the_identity(learned_variance, patch):
     assert_identical(to_published(back, facts), tensors)
 
 
-# The counts of the code release, which include the 256 fixed positions.
-@pytest.mark.parametrize(("preset", "published"), {"S": 32_963_360, "XL": 675_129_632}.items())
-def test_published_sizes(preset, published):
-    options = {"preset": preset, "learned_variance": True, "level_scale": 1.0}
-    ours = Facts((32, 32, 4), 1000, options)
-    params = blank(ours)
-    tensors = to_published(params, ours)
-    assert sum(array.size for array in tensors.values()) == published
-    theirs = ours._replace(options=options | {"level_features": "diffusers"})
+def counted(preset):
+    """A network of a published size, its blank parameters, and the count of a checkpoint of it."""
+    facts = Facts((32, 32, 4), 1000, {"preset": preset, "learned_variance": True, "level_scale": 1.0})
+    params = blank(facts)
+    return facts, params, sum(array.size for array in to_published(params, facts).values())
+
+
+def test_published_sizes():
+    """The counts of the code release, which include the 256 fixed positions; in diffusers' format, too."""
+    assert counted("XL")[-1] == 675_129_632
+    ours, params, published = counted(preset := "S")
+    assert published == 32_963_360
+    theirs = ours._replace(options={**ours.options} | {"level_features": "diffusers"})
     config, spread = to_diffusers(params, theirs)
     size, depth = PRESETS[preset], PRESETS[preset]["depth"]
     embedder = (256 + 1) * size["width"] + (size["width"] + 1) * size["width"] + 1001 * size["width"]
@@ -212,14 +217,16 @@ def test_the_features_are_an_option_of_the_network(params):
         dit((8, 8, 3), level_features="vdm")
 
 
-def test_the_folder_of_a_pipeline(params, tmp_path):
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_the_folder_of_a_pipeline(params, tmp_path, variant):
+    """A decoder of which there is a variant alone has the usual names in it."""
     vae = tmp_path / "a_vae"
     vae.mkdir()
     (vae / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", "latent_channels": 3}))
-    (vae / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    (vae / f"diffusion_pytorch_model{variant}.safetensors").write_bytes(b"weights")
     (vae / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
     config, tensors = to_diffusers(params, DIFFUSERS)
-    schedule = scheduler("ddpm_linear", {})
+    schedule = to_scheduler("ddpm_linear", {})
     write_pipeline(tmp_path / "out", config, tensors, schedule, vae, ["cat", "dog"])
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     network = {f"transformer/{name}" for name in ("config.json", "diffusion_pytorch_model.safetensors")}
@@ -234,7 +241,7 @@ def test_the_folder_of_a_pipeline(params, tmp_path):
 
 def test_pipelines_that_cannot_be(params, tmp_path):
     config, tensors = to_diffusers(params, DIFFUSERS)
-    schedule, out = scheduler("ddpm_linear", {}), tmp_path / "out"
+    schedule, out = to_scheduler("ddpm_linear", {}), tmp_path / "out"
     with pytest.raises(ValueError, match="labels: 6 names for 5 classes"):
         write_pipeline(out, config, tensors, schedule, labels=list("abcdef"))
     for found, text in (
@@ -252,4 +259,4 @@ def test_pipelines_that_cannot_be(params, tmp_path):
         (("ddpm_cosine", {"s": 0.1}), "s=0.008 and beta_max=0.999, not 0.1 and 0.999"),
     ):
         with pytest.raises(ValueError, match=text):
-            scheduler(*arguments)
+            to_scheduler(*arguments)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib import import_module
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,15 @@ import pytest
 
 from maskdiff_jax.train.digest import nested
 from maskdiff_jax.weights.files import check_shapes, read_weights
-from maskdiff_jax.weights.folders import read_folder, read_metadata, read_tensors, write_folder, write_tensors
+from maskdiff_jax.weights.folders import (
+    read_folder,
+    read_metadata,
+    read_tensors,
+    weight_files,
+    write_folder,
+    write_tensors,
+)
+from tests.weights.torch_pickles import write_archive
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full((1, 2), 0.5, np.float32)}
 
@@ -115,17 +124,47 @@ def test_a_folder_of_several_files(tmp_path):
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}))
     assert {name: array.shape for name, array in read_folder(tmp_path)[1].items()} == {"a": (1, 2), "c": (2, 3)}
     index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
-    with pytest.raises(ValueError, match="not a file of its folder"):
+    with pytest.raises(ValueError, match="not a safetensors file of its folder"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_variant_is_read_where_there_is_nothing_else(tmp_path, variant):
+    """In one file or, by an index, in several, in its own numbers."""
+    dtype = jnp.dtype({"fp16": "float16", "bf16": "bfloat16"}[variant])
+    half = {name: array.astype(dtype) for name, array in ARRAYS.items()}
+    (tmp_path / "config.json").write_text("{}")
+    write_tensors(tmp_path / f"model.{variant}.safetensors", half)
+    tensors = read_folder(tmp_path)[1]
+    assert {name: (array.dtype, array.tolist()) for name, array in tensors.items()} == {
+        name: (dtype, array.tolist()) for name, array in half.items()
+    }
+    parts = {name: f"model.{variant}-{i}.safetensors" for i, name in enumerate(half)}
+    for name, file in parts.items():
+        write_tensors(tmp_path / file, {name: half[name]})
+    index = tmp_path / f"model.safetensors.index.{variant}.json"
+    index.write_text(json.dumps({"weight_map": parts}))
+    (tmp_path / f"model.{variant}.safetensors").unlink()
+    files = {"model.safetensors.index.json": index} | {file: tmp_path / file for file in parts.values()}
+    assert weight_files(tmp_path) == files and read_folder(tmp_path)[1].keys() == half.keys()
+    write_tensors(tmp_path / "model.safetensors", ARRAYS)
+    assert weight_files(tmp_path) == {"model.safetensors": tmp_path / "model.safetensors"}
+    assert read_folder(tmp_path)[1]["b"].dtype == np.float32
 
 
 def test_a_folder_without_weights_and_one_with_a_pickle(tmp_path):
+    """The line says how the pickle becomes what is read."""
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"holds no weights: neither diffusion_pytorch_model\.safetensors nor model"):
+    with pytest.raises(ValueError, match=r"holds no diffusion_pytorch_model\.safetensors or model\.safetensors"):
         read_folder(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"holds pytorch_model\.bin, a pickle"):
+    write_archive(tmp_path / "pytorch_model.bin", ARRAYS)
+    with pytest.raises(ValueError, match=r"holds pytorch_model\.bin, a pickle, which is not read: python -m") as caught:
         read_folder(tmp_path)
+    module, *arguments = str(caught.value).partition("python -m ")[2].split()
+    import_module(module).main(arguments)
+    assert {name: array.tolist() for name, array in read_folder(tmp_path)[1].items()} == {
+        name: array.tolist() for name, array in ARRAYS.items()
+    }
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="holds list, not an object"):
         read_folder(tmp_path)

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from maskdiff_jax.evaluate.features.inception import URL, shapes
-from maskdiff_jax.evaluate.features.torch_files import read_tensors
 from maskdiff_jax.train.files import write_atomically
 from maskdiff_jax.weights.files import check_shapes
+from maskdiff_jax.weights.torch_files import read_tensors
 
 NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 

@@ -11,11 +11,13 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+SUFFIXES = (".pt", ".pth")  # of such files
 DTYPES = {
     "DoubleStorage": np.dtype(np.float64),
     "FloatStorage": np.dtype(np.float32),
@@ -64,6 +66,14 @@ class TensorUnpickler(pickle.Unpickler):
         if kind != "storage" or dtype not in DTYPES or any(part is not None for part in view):
             raise ValueError(f"it refers to {kind!r} of {dtype!r}, and only whole storages are read")
         return Storage(str(dtype), str(key), int(numel))
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file: see `read_tensors`, whose refusals have its name before them. OSError: it is not read."""
+    try:
+        return read_tensors(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_tensors(data: bytes) -> dict[str, np.ndarray]:
