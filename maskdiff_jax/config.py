@@ -81,7 +81,8 @@ def default_config() -> ConfigDict:
             # with another name replaces the part, otherwise sections merge. () is one stage: the config itself.
             # Override one by its number: --config.stages[0].steps=500
             "stages": (),
-            "init_from": "",  # a run's workdir whose parameters this run starts from
+            # What this run starts from: a run's workdir, an export, or a DiT of others (sources.KINDS); "": nothing
+            "init_from": "",
             "handover": {  # from one stage to the next, and from init_from
                 "weights": "raw",  # raw, or ema: the first average; optimiser and averages start afresh either way
                 "positions": "interpolate",  # of learned positions to another grid; or extrapolate

@@ -1,6 +1,6 @@
 """The averaged weights of a run as files that others read, with a model card beside them.
 
-safetensors    OUT/model.safetensors, which holds the config of the run too; `read_exported` reads it
+safetensors    OUT/model.safetensors, which holds the config of the run too; `sources.exported` reads it
 diffusers      a folder that diffusers' DiTPipeline loads, of a `dit` trained on a table of steps
 
 Both have OUT/README.md, the card.
@@ -16,11 +16,11 @@ import jax
 from ml_collections import ConfigDict
 
 from maskdiff_jax.build import Experiment
-from maskdiff_jax.config import default_config
 from maskdiff_jax.evaluate.report import validate
 from maskdiff_jax.inference import load
-from maskdiff_jax.parts import ConfigError, complete
+from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.parts import flatten as keys_of
+from maskdiff_jax.sources.exported import FILE, NAME
 from maskdiff_jax.stages import build_stages
 from maskdiff_jax.train.digest import flatten, host_array, nested
 from maskdiff_jax.train.files import plain, read_json, write_atomically
@@ -28,13 +28,10 @@ from maskdiff_jax.train.progress import say
 from maskdiff_jax.types import Params
 from maskdiff_jax.weights.card import Use, Weights, card, with_diffusers, with_this_library
 from maskdiff_jax.weights.dit import Facts, to_diffusers
-from maskdiff_jax.weights.files import as_float32
-from maskdiff_jax.weights.folders import read_metadata, read_tensors, write_tensors
+from maskdiff_jax.weights.folders import write_tensors
 from maskdiff_jax.weights.pipeline import write_pipeline
 from maskdiff_jax.weights.schedule import to_scheduler
 
-NAME = "maskdiff_jax"  # of the format, in the header
-FILE = "model.safetensors"
 OF_DIFFUSERS = {"model.name": "dit", "inputs.name": "discrete", "shift": 1.0, "codec.name": "identity"}
 
 
@@ -102,39 +99,11 @@ def export(
     return folder
 
 
-class Exported(NamedTuple):
-    """A config, for ``build(ConfigDict(config))``, the averaged parameters, and the step that they are of."""
-
-    config: dict[str, Any]
-    params: Params
-    step: int
-
-
-def read_exported(path: str | Path) -> Exported:
-    """What a ``model.safetensors`` of `export` holds.
-
-    Keys that there were not when it was written have today's default. Data that are no latents are described alone,
-    with `plan.shape_only`: the network can be used where they are not. Raises ValueError, in one line, for another
-    file; OSError where it cannot be read.
-    """
-    metadata = read_metadata(Path(path))
-    if metadata.get("format") != NAME or "config" not in metadata:
-        raise ValueError(f"{path} is not a file of weights that maskdiff_jax has exported")
-    try:
-        config = complete(ConfigDict(dict(json.loads(metadata["config"]))), default_config()).to_dict()
-        config |= {"data": json.loads(metadata["data"])}
-        step = int(metadata["step"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: its config cannot be read: {error}") from error
-    params = nested({name: as_float32(name, array) for name, array in read_tensors(Path(path)).items()})
-    return Exported(config, params, step)
-
-
 def to_safetensors(job: Job) -> Use:
     """One file: the parameters by their paths, and in its header the config of the stage that they are of."""
     config, dataset = plain(job.experiment.config.to_dict()), job.experiment.dataset
     height, width, channels = dataset.shape
-    data = {"name": "maskdiff_jax.plan:shape_only", "height": height, "width": width, "channels": channels}
+    data = {"name": "maskdiff_jax.data.described:shape_only", "height": height, "width": width, "channels": channels}
     data = config["data"] if dataset.latents else data | {"classes": dataset.classes}
     metadata = {"format": NAME, "step": str(job.weights.step)}
     metadata |= {"config": json.dumps(config, sort_keys=True), "data": json.dumps(data, sort_keys=True)}

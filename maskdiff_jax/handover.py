@@ -1,56 +1,66 @@
-"""Where a stage's parameters come from: fresh ones, the stage before, or another run (``config.init_from``)."""
+"""Where a stage's parameters come from: fresh ones, the stage before, or trained ones (``config.init_from``)."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax.build import Experiment
+from maskdiff_jax.diffusion.inputs import INPUTS
+from maskdiff_jax.diffusion.prediction import PREDICTIONS
+from maskdiff_jax.diffusion.process import PROCESSES
+from maskdiff_jax.models import MODELS
 from maskdiff_jax.models.transfer import Transfer, transfer
-from maskdiff_jax.parts import ConfigError
+from maskdiff_jax.parts import ConfigError, whole
+from maskdiff_jax.sources import Inherited, start
 from maskdiff_jax.stages import Stage, check_handover
-from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
-from maskdiff_jax.train.files import read_json
 from maskdiff_jax.train.parallel import place_params, with_state_sharding
-from maskdiff_jax.train.progress import say
 from maskdiff_jax.train.state import TrainState, state_from
+from maskdiff_jax.train.workdir import differences
 from maskdiff_jax.types import Key, Params
 
-
-class Inherited(NamedTuple):
-    """Parameters of another run at one of its steps, and what it had cost to train them, what it inherited included."""
-
-    source: Path
-    step: int
-    params: Params
-    cost: dict[str, Any]  # steps, images, flops, seconds
+# Parts of a config that say what the numbers of a network mean, and what of them: of its model, how it takes the level.
+MEANING = {
+    "process": (PROCESSES, ""),
+    "prediction": (PREDICTIONS, ""),
+    "inputs": (INPUTS, ""),
+    "model": (MODELS, "level_"),
+}
 
 
 def inherit(config: ConfigDict, first: Stage) -> Inherited | None:
     """The parameters that ``config.init_from`` names, checked against the first stage; None where it names none.
 
-    Raises ConfigError where there is no such run or its parameters do not fit, CheckpointError where none is sound.
+    Raises ConfigError where there are none or they do not fit, CheckpointError where no checkpoint of a run is sound.
     """
     if not config.init_from:
         return None
-    workdir = Path(config.init_from)
-    if not (workdir / "checkpoints").is_dir():
-        raise ConfigError(f"config.init_from: {workdir} holds no run: there is no {workdir / 'checkpoints'}")
-    with Checkpoints(workdir / "checkpoints", read_only=True, warn=say) as checkpoints:
-        restored = checkpoints.read_params("first" if config.handover.weights == "ema" else None)
+    path = Path(config.init_from)
     shapes = jax.eval_shape(first.experiment.model.init, jax.random.key(0))
     try:
-        check_handover(restored.params, shapes, config.handover)
+        found = start(path, config.handover.weights)
     except ConfigError as error:
-        raise ConfigError(f"config.init_from={str(workdir)!r}: {error}") from error
-    cost = {"steps": restored.step, **{name: restored.meta.get(name) for name in ("images", "flops", "seconds")}}
-    if (workdir / "transfer.json").is_file():  # which had inherited, too
-        before = read_json(workdir / "transfer.json")
-        cost = {name: None if value is None else value + before[name] for name, value in cost.items()}
-    return Inherited(workdir, restored.step, restored.params, cost)
+        raise ConfigError(f"config.init_from: {error}") from error
+    try:
+        check_handover(found.params, shapes, config.handover)
+    except ConfigError as error:
+        raise ConfigError(f"config.init_from={str(path)!r}: {error}") from error
+    return found
+
+
+def unlike(found: Inherited, config: ConfigDict) -> list[str]:
+    """What the inherited parameters meant otherwise, although they fit: a line for each key of `MEANING`."""
+    if found.config is None:
+        return []
+    theirs, ours = {"shift": found.config["shift"]}, {"shift": config["shift"]}
+    for name, (table, of) in MEANING.items():
+        sections = [found.config[name], config[name].to_dict()]
+        if sections[0]["name"] == sections[1]["name"]:
+            sections = [whole(name, table, section) for section in sections]
+        theirs[name], ours[name] = ({k: v for k, v in section.items() if k.startswith(of)} for section in sections)
+    return differences(theirs, ours, there="there")
 
 
 def hand_over(params: Params, experiment: Experiment, step: int, key: Key, mesh: Mesh) -> tuple[TrainState, Transfer]:

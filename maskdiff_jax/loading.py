@@ -6,23 +6,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from maskdiff_jax.build import Experiment, build
+from maskdiff_jax.build import Experiment
 from maskdiff_jax.captions import prompts
 from maskdiff_jax.data import to_uint8
-from maskdiff_jax.export import FILE, read_exported
-from maskdiff_jax.inference import condition, generator, labels_for, read_config, with_settings
-from maskdiff_jax.inference import load as load_run
-from maskdiff_jax.parts import ConfigError
-from maskdiff_jax.stages import build_stages
+from maskdiff_jax.inference import condition, generator, labels_for, with_settings
+from maskdiff_jax.sources import use
 from maskdiff_jax.types import Key, Params
 
 
 class Loaded:
     """A trained network that draws images; ``experiment`` is what its config builds, ``params`` are its averages."""
 
-    def __init__(self, experiment: Experiment, params: Params, step: int):
+    def __init__(self, experiment: Experiment, params: Params, step: int | None):
         self.experiment, self.params, self.step = experiment, params, step
         self._generator = lru_cache(maxsize=8)(self._make_generator)  # the programs of the last settings
 
@@ -67,24 +63,22 @@ class Loaded:
         return generator(self.experiment, settings, size)
 
 
-def load(folder: str | Path, checkpoint: str = "newest") -> Loaded:
-    """The network of a run's workdir, or of a folder or file that ``--mode=export`` wrote as safetensors.
+def load(path: str | Path, checkpoint: str = "newest", vae: str | Path = "") -> Loaded:
+    """The network of a run, of an export, or of others.
 
-    ``checkpoint``, of a workdir: newest, best, or the number of a step. An exported network does not need the data that
-    it was trained on, unless they are latents. Raises ConfigError or CheckpointError, in one line, for a folder that is
-    neither, and DataError where data are needed and missing.
+    Args:
+      path: a run's workdir; a file or folder that ``--mode=export`` wrote; a folder of diffusers' ``DiTPipeline`` or
+        ``DiTTransformer2DModel``; a checkpoint of the DiT's authors (.pt or .safetensors). PyTorch is not needed.
+      checkpoint: of a workdir: newest, best, or the number of a step.
+      vae: the folder of the AutoencoderKL that decodes latents, where it is not the one that the run was trained with,
+        or that stands in the pipeline.
+
+    An exported network does not need the data that it was trained on, unless they are latents; one of others needs
+    none, and without a scheduler beside it is taken to be of the paper's table (1000 steps of linear betas, the noise
+    predicted). Raises ConfigError or CheckpointError, in one line, for a path that is none of these, and DataError
+    where data are needed and missing.
     """
-    path = Path(folder)
-    if path.is_file() or (path / FILE).is_file():
-        try:
-            exported = read_exported(path if path.is_file() else path / FILE)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        return Loaded(build(ConfigDict(exported.config)), exported.params, exported.step)
-    if not (path / "config.json").exists():
-        raise ConfigError(f"{path} is neither the workdir of a run nor a folder with {FILE}")
-    stage, trained = load_run(build_stages(read_config(path)), path, checkpoint)
-    return Loaded(stage.experiment, trained.params, trained.step)
+    return Loaded(*use(Path(path), checkpoint, str(vae)))
 
 
 def _seed(key: int | Key) -> int:

@@ -60,6 +60,12 @@ def checked(path: str, function: Callable[..., Any], /, *args: Any, **options: A
         ) from error
 
 
+def whole(path: str, table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with the defaults of its factory in the place of options that it does not have."""
+    known = inspect.signature(find(path, table, section["name"])).parameters.values()
+    return {p.name: p.default for p in known if p.default is not p.empty} | dict(section)
+
+
 def check_keys(config: ConfigDict, known: ConfigDict, path: str = "config") -> None:
     """Raise ConfigError for a section or key that `default_config` does not have, or lacks. Parts check their own."""
     for key in config:

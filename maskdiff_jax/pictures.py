@@ -101,5 +101,8 @@ def check_latents(config: ConfigDict) -> None:
 def required(pictures: Pictures | None) -> Pictures:
     """Raises ConfigError where there are none."""
     if pictures is None:
-        raise ConfigError("config.data.vae: samples are latents; name the folder of the autoencoder that decodes them")
+        raise ConfigError(
+            "config.data.vae: samples are latents; name the folder of the autoencoder that decodes them "
+            "(in Python, load(…, vae=FOLDER))"
+        )
     return pictures

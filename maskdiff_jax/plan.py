@@ -9,7 +9,6 @@ A data set that is not there yet can be described: ``--config.data.name=maskdiff
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskdiff_jax.build import Experiment, abstract_batch, make_sample, mesh_for, strength
-from maskdiff_jax.data import DataError, Dataset, ingest
+from maskdiff_jax.data import ingest
+from maskdiff_jax.data.described import shape_only as shape_only
 from maskdiff_jax.masks import VISIBILITIES
 from maskdiff_jax.parts import ConfigError, checked, part
 from maskdiff_jax.stages import build_stages, flops_per_image
@@ -166,24 +166,6 @@ def format_plan(experiment: Experiment, found: dict[str, Any], of: str = "a run"
     lines.insert(4, f"each of {devices['count']} x {devices['kind']}, during a training step")
     title = f"{config.name}, {of}" if config.name else of
     return "\n".join([f"plan of {title}: batch {config.batch}, {experiment.dataset.name}", *lines])
-
-
-def shape_only(height: int, width: int, channels: int, classes: int = 0, images: int = 1) -> Dataset:
-    """A data set of that many images [height, width, channels] in ``classes`` classes that can be planned for only."""
-    source = _Absent(images)
-    return Dataset(f"{height}x{width}x{channels}", (height, width, channels), classes, source, source)
-
-
-@dataclass(frozen=True)
-class _Absent:
-    images: int
-    fingerprint: str = ""
-
-    def __len__(self) -> int:
-        return self.images
-
-    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        raise DataError("shape_only is a description, without images: name a data set to train on")
 
 
 def step_arrays(experiment: Experiment, mesh: Mesh) -> tuple[Any, Any]:

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 from maskdiff_jax import inference, reporting
 from maskdiff_jax.build import mesh_for
 from maskdiff_jax.data import PREPARERS, Feed, feed
-from maskdiff_jax.handover import Inherited, final_params, hand_over, inherit
+from maskdiff_jax.handover import final_params, hand_over, inherit, unlike
 from maskdiff_jax.models.transfer import format_transfer
 from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.sitting import Sitting, key_of
+from maskdiff_jax.sources import Inherited
 from maskdiff_jax.stages import Stage, build_stages, same_run, stage_at
 from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.ema import get_ema
@@ -79,7 +80,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         resumed_from = -1 if restored is None else step  # anew, step 0 is measured anew
         with closing(open_writers(workdir, resumed_from=resumed_from, board=log.board)) as writer:
             sitting = Sitting(config, workdir, mesh, checkpoints, writer, seconds)
-            state = _first_state(stage, inherited, workdir, mesh) if restored is None else restored.state
+            state = first_state(stage, inherited, workdir, mesh) if restored is None else restored.state
             _introduce(config, stages, stage, workdir, state)
             state, done = sitting.train(stage, state, data, stopped)
             for following in stages[stage.number + 1 :]:
@@ -149,7 +150,8 @@ def _feed(stage: Stage, mesh: Mesh) -> Feed:
     )
 
 
-def _first_state(stage: Stage, inherited: Inherited | None, workdir: Path, mesh: Mesh) -> TrainState:
+def first_state(stage: Stage, inherited: Inherited | None, workdir: Path, mesh: Mesh) -> TrainState:
+    """The state at step 0. What it has inherited is said, and written to ``transfer.json``."""
     experiment = stage.experiment
     key = key_of(experiment.config, "init")
     if inherited is None:
@@ -158,7 +160,10 @@ def _first_state(stage: Stage, inherited: Inherited | None, workdir: Path, mesh:
     write_json(
         workdir / "transfer.json", {"source": str(inherited.source), **inherited.cost, "leaves": report._asdict()}
     )
-    say(f"from {inherited.source}, step {inherited.step}:\n{format_transfer(report)}")
+    step = "" if inherited.step is None else f", step {inherited.step}"
+    say(f"from {inherited.source}{step}:\n{format_transfer(report)}")
+    if lines := unlike(inherited, experiment.config):
+        say(f"  otherwise than there: {'; '.join(lines)}")
     return state
 
 

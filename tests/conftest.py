@@ -51,6 +51,15 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: one)
 
 
+@pytest.fixture(scope="module")
+def always_one_device():
+    """The same for a whole module, its fixtures included."""
+    with pytest.MonkeyPatch.context() as patch:
+        one = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda: one)
+        yield
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory) -> Path:
     """An empty folder for the compiled programs of this session, or of this worker of it."""

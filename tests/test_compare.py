@@ -226,6 +226,9 @@ def break_line(path):
     lines.write_text(lines.read_text().replace('{"step": 20', '"step": 20'))
 
 
+UNKNOWN = {"steps": None, "flops": 1}  # of a network of others nobody knows what it had cost
+
+
 @pytest.mark.parametrize(
     ("damage", "arguments", "message"),
     [
@@ -239,7 +242,7 @@ def break_line(path):
         (lambda path: (path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\n'), (), "line 2: not a JSON object"),
         (lambda path: (path / "metrics.jsonl").write_text(""), (), f"no metric '{METRIC}'; there are none"),
         (lambda path: None, ("--metric=heldout",), f"no metric 'heldout'; there are {METRIC}"),
-        (lambda path: write_json(path / "transfer.json", {"flops": 1}), (), "does not tell the steps and seconds"),
+        (lambda path: write_json(path / "transfer.json", UNKNOWN), (), "does not tell the steps and seconds"),
         (lambda path: None, ("--label", "x"), "--label: a name for each of the 2 runs, got 1"),
         (lambda path: None, ("--out",), "expected one argument"),
         (lambda path: None, ("--mertic=x",), "unrecognized arguments: --mertic=x"),

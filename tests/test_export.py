@@ -4,44 +4,28 @@ import json
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import digits_sparse
-from maskdiff_jax.build import build
-from maskdiff_jax.evaluate.report import make_report, save_report
-from maskdiff_jax.export import FORMATS, Job, export, read_exported, to_pipeline
+from maskdiff_jax.export import FORMATS, Job, export, to_pipeline
 from maskdiff_jax.inference import read_config
 from maskdiff_jax.parts import ConfigError
-from maskdiff_jax.train.checkpoint import Checkpoints
+from maskdiff_jax.sources import exported as exports
 from maskdiff_jax.train.digest import flatten
-from maskdiff_jax.train.files import plain, write_json
-from maskdiff_jax.train.parallel import make_mesh
-from maskdiff_jax.train.state import state_from
+from maskdiff_jax.train.files import plain
 from maskdiff_jax.weights.card import Weights
 from maskdiff_jax.weights.files import read_weights
 from maskdiff_jax.weights.folders import read_metadata, write_tensors
-from tests.evaluate.test_report import entries
 from tests.models.perturb import random_params
+from tests.trained_run import STEP, save_run, small
 
-STEP = 3
+pytestmark = pytest.mark.usefixtures("compiled_once", "always_one_device")
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    config = digits_sparse.get_config()
-    config.name, config.batch = "small", 8
-    config.model = {"name": "dit", "patch": 4, "width": 16, "depth": 2, "heads": 2, "learned_variance": True}
-    config.model.update({"level_scale": 1.0, "level_features": "diffusers"})
-    config.process = {"name": "ddpm_linear", "steps": 100}
-    config.prediction = {"name": "eps"}
-    config.inputs = {"name": "discrete"}
-    config.loss.vlb_weight = 0.001
-    config.sample.sampler = {"name": "ddim"}
-    config.sample.steps = 2
-    return build(config)
+def experiment(always_one_device):
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +35,7 @@ def average(experiment):
 
 @pytest.fixture(scope="module")
 def workdir(experiment, average, tmp_path_factory):
-    """A run as training leaves it, but for the training: its average is not its raw parameters."""
-    workdir = tmp_path_factory.mktemp("run")
-    raw = jax.tree.map(lambda leaf: leaf + 1, average)
-    states = [state_from(params, experiment.optimizer, STEP, make_mesh()) for params in (raw, average)]
-    meta = {"config": experiment.config.to_dict(), "fingerprint": experiment.dataset.fingerprint, "seconds": 0.0}
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        checkpoints.save(STEP, states[1]._replace(params=states[0].params), {}, meta, wait=True)
-    write_json(workdir / "config.json", experiment.config.to_dict())
-    save_report(workdir / "report.json", make_report(**entries(steps=STEP)))
-    return workdir
+    return save_run(tmp_path_factory.mktemp("run"), experiment, average)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +60,10 @@ def assert_identical(a, b):
 
 def test_the_file_holds_the_average_and_the_config(exported, workdir, average):
     path = exported["safetensors"] / "model.safetensors"
-    config, params, step = read_exported(path)
+    config, params, step = exports.read(path)
     assert_identical(params, average)
-    described = {"name": "maskdiff_jax.plan:shape_only", "height": 8, "width": 8, "channels": 1, "classes": 10}
+    described = {"name": "maskdiff_jax.data.described:shape_only", "height": 8, "width": 8}
+    described |= {"channels": 1, "classes": 10}
     assert plain(config) == plain(read_config(workdir).to_dict()) | {"data": described} and step == STEP
     arrays, _ = read_weights(path)  # by the paths that other files of this library have
     assert arrays.keys() == flatten(average).keys()
@@ -110,8 +86,8 @@ def test_the_card_of_a_pipeline_reads_it(exported, average, monkeypatch):
     monkeypatch.chdir(exported["diffusers"])
     names = {}
     exec(text, names)
-    assert_identical(names["params"], average)
-    assert names["facts"].classes == 10
+    assert_identical(names["model"].params, average)
+    assert names["images"].shape == (1, 8, 8, 1)
 
 
 def test_the_pipeline_has_the_table_and_the_names(exported):
@@ -190,4 +166,4 @@ def test_other_files_are_no_exports(tmp_path):
     ):
         write_tensors(path, {"x": np.zeros(2, np.float32)}, metadata)
         with pytest.raises(ValueError, match=text):
-            read_exported(path)
+            exports.read(path)

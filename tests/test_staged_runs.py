@@ -104,6 +104,8 @@ def test_parameters_that_do_not_fit_are_refused_before_anything_is_written(finis
     assert not workdir.exists()
 
 
-def test_a_source_that_is_no_run_is_refused(tmp_path, capsys):
+def test_a_source_that_is_no_network_is_refused(tmp_path, capsys):
     assert here(*TINY, f"--config.init_from={tmp_path}", f"--workdir={tmp_path / 'run'}") == 2
-    assert "holds no run" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: config.init_from: {tmp_path} holds no network: it is neither ")
+    assert error.count("\n") == 1 and not (tmp_path / "run").exists()

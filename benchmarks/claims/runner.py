@@ -18,6 +18,7 @@ from benchmarks.claims.judge import Tools, View
 from benchmarks.claims.plan import Arm, Figures, Plan, arm_of, overlay
 from maskdiff_jax import inference, run
 from maskdiff_jax.evaluate.curves import AXES, curve_of
+from maskdiff_jax.evaluate.curves_runs import cost_inherited
 from maskdiff_jax.masks import SUPERVISIONS, VISIBILITIES
 from maskdiff_jax.parts import flatten, part
 from maskdiff_jax.stages import Stage, build_stages
@@ -176,7 +177,7 @@ class Campaign:
             points.append({"step": step} | {name: found[name] for name in plan.along})
             if last:
                 end = found | (plan.extra(view) if plan.extra else {})
-        inherited = self.inherited(workdir)
+        inherited = cost_inherited(workdir)
         curves = {"heldout loss": curve_of(rows, "heldout_ema/loss", inherited)}
         for name in plan.along:
             only = [{"step": p["step"], name: p[name]} for p in points]
@@ -202,10 +203,6 @@ class Campaign:
         write_json(path, found)
         self.tools.forget()
         return read_json(path)
-
-    def inherited(self, workdir: Path) -> dict[str, float] | None:
-        path = workdir / "transfer.json"
-        return {axis: float(read_json(path)[axis]) for axis in AXES} if path.exists() else None
 
 
 def supervised_elements(experiment: Any) -> float:

@@ -16,6 +16,10 @@ FREE = ("seed", *workdir.FREE)
 MEANING = ("evaluate", "data", "codec", "process", "shift")  # sections that a held-out metric depends on
 
 
+class UnknownCost(ValueError):
+    """What a run has inherited has cost nobody knows what."""
+
+
 class Run(NamedTuple):
     """A workdir: its config and those of the runs it was started from, its curve and the cost it ``inherited``."""
 
@@ -39,15 +43,12 @@ def read_run(path: Path, metric: str, sunk: bool = False) -> Run:
     for name in ("config.json", "metrics.jsonl"):
         if not (path / name).is_file():
             raise ValueError(f"{path} is not a run: it has no {name}")
-    lines, transfer, inherited = path / "metrics.jsonl", path / "transfer.json", None
-    if transfer.is_file():
-        cost = _object(transfer)
-        unknown = [axis for axis in AXES if not isinstance(cost.get(axis), int | float)]
-        if unknown and not sunk:
-            raise ValueError(
-                f"{transfer} does not tell the {' and '.join(unknown)} inherited: leave them out by --sunk"
-            )
-        inherited = None if unknown else {axis: float(cost[axis]) for axis in AXES}
+    lines, inherited = path / "metrics.jsonl", None
+    try:
+        inherited = cost_inherited(path)
+    except UnknownCost as error:
+        if not sunk:
+            raise ValueError(f"{error}: leave them out by --sunk") from error
     try:
         rows = read_jsonl(lines)
         if not all(type(row["step"]) is int for row in rows):
@@ -60,6 +61,20 @@ def read_run(path: Path, metric: str, sunk: bool = False) -> Run:
         raise ValueError(f"{lines}: {error}") from error
     report = _object(path / "report.json") if (path / "report.json").is_file() else {}
     return Run(path, _lineage(path, _object(path / "config.json")), curve, inherited, report)
+
+
+def cost_inherited(path: Path) -> dict[str, float] | None:
+    """What the parameters of a run had cost before its first step, on every axis; None where it has inherited none.
+
+    Raises UnknownCost where that is not known, as of networks of others.
+    """
+    transfer = path / "transfer.json"
+    if not transfer.is_file():
+        return None
+    cost = _object(transfer)
+    if unknown := [axis for axis in AXES if not isinstance(cost.get(axis), int | float)]:
+        raise UnknownCost(f"{transfer} does not tell the {' and '.join(unknown)} inherited")
+    return {axis: float(cost[axis]) for axis in AXES}
 
 
 def group(runs: Sequence[Run], labels: Sequence[str] | None = None) -> dict[str, list[Run]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from maskdiff_jax.types import CondShape
-from maskdiff_jax.weights.pipeline import NULL_CLASS
+from maskdiff_jax.weights.pipeline import NULL_CLASS, PICTURES
 
 # What of a report is shown, and how it is called; what was not measured is left out.
 MEASURED = {
@@ -95,12 +95,13 @@ images = model.sample(4{labels})  # uint8 [4, h, w, c]
 
 
 def with_diffusers(weights: Weights, has_vae: bool = True) -> str:
-    """How the folder of a pipeline is loaded by diffusers, and its network by this library.
+    """How the folder of a pipeline is loaded by diffusers, and by this library.
 
-    Without a decoder in the folder (``has_vae``) the pipeline is given one.
+    Without a decoder in the folder (``has_vae``) it is given one; this library needs none for pictures.
     """
     classes = weights.cond.classes
     vae = "" if has_vae else ', vae=AutoencoderKL.from_pretrained("path/to/a/vae")'
+    ours = "" if has_vae or weights.image_shape[-1] in PICTURES else ', vae="path/to/a/vae"'
     names = "DiTPipeline" if has_vae else "AutoencoderKL, DiTPipeline"
     guidance = "Above 1, `guidance_scale` guides away from the answer without a class."
     if classes != NULL_CLASS:
@@ -118,14 +119,10 @@ images = pipeline(class_labels=[0], num_inference_steps=50, guidance_scale=1.0).
 {guidance} The same network in JAX:
 
 ```python
-from pathlib import Path
+import maskdiff_jax
 
-from maskdiff_jax.models.dit import dit
-from maskdiff_jax.weights.dit import from_diffusers
-from maskdiff_jax.weights.folders import read_folder
-
-facts, params = from_diffusers(*read_folder(Path("transformer")))
-model = dit(facts.image_shape, facts.classes, **facts.options)
+model = maskdiff_jax.load("."{ours})  # this folder
+images = model.sample(labels=[0])  # uint8 [1, h, w, c]
 ```"""
 
 

@@ -69,3 +69,6 @@ def test_diffusers_guides_where_it_knows_the_null_label(classes, guides):
     assert ("Leave `guidance_scale` at 1" in text) is not guides
     assert ("The label without a class is 10 here" in text) is not guides
     assert "vae=" not in text and "vae=AutoencoderKL" in with_diffusers(WEIGHTS, has_vae=False)
+    for channels, named in ((3, False), (4, True)):  # pictures, and latents
+        text = with_diffusers(WEIGHTS._replace(image_shape=(8, 8, channels)), has_vae=False)
+        assert ('load(".", vae="path/to/a/vae")' in text) is named
