@@ -210,7 +210,7 @@ def test_bad_input_is_one_line(vae, tmp_path, capsys, arguments, parts):
     assert not folder.exists()
 
 
-def test_from_images_to_pictures(tmp_path, capsys):
+def test_from_images_to_pictures(tmp_path, capsys, one_device):
     """Encode, train, sample and evaluate, with classes and captions, of which the embeddings are in a file.
 
     While the autoencoder is elsewhere nothing is drawn; once it is named, or back, it decodes.

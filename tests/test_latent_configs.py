@@ -21,7 +21,7 @@ PARAMETERS = {
     "mmdit": 1_325_594_840,
     "unet": 407_106_440,
 }
-COUNTED = ("mdt", "pixart")  # of this size: tests/models/test_mdt.py and test_pixart.py
+COUNTED = ("dit", "mdt", "pixart")  # of this size: tests/weights/test_dit.py, tests/models/test_mdt.py, test_pixart.py
 LARGEST = {"preset": "XL", "patch": 2, "learned_variance": True, "level_scale": 1.0, "dtype": "bfloat16"}
 WIDTH = {"unet": 768}  # of condition vectors
 SHALLOW = {
