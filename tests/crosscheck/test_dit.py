@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import maskdiff_jax
 from maskdiff_jax.diffusion.denoiser import make_denoiser
 from maskdiff_jax.diffusion.inputs import INPUTS
 from maskdiff_jax.diffusion.prediction import PREDICTIONS
@@ -153,6 +154,25 @@ def test_the_pipeline_draws_what_our_ddim_draws(params, folder):
         decoded = pipeline.vae.decode(torch.from_numpy(np.array(latents)).permute(0, 3, 1, 2) / scale).sample
     assert found.shape == (2, 3, 8, 8) and found.std() > 0.01
     np.testing.assert_allclose(found, (decoded / 2 + 0.5).clamp(0, 1), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", ["10GB", "20KB"], ids=["one file", "several files"])
+def test_a_pipeline_that_diffusers_saved_is_loaded(params, folder, tmp_path, size):
+    """Also where there is a variant in half precision alone."""
+    pipeline = DiTPipeline.from_pretrained(folder)
+    pipeline.save_pretrained(tmp_path / "whole", max_shard_size=size)
+    whole = maskdiff_jax.load(tmp_path / "whole")
+    ours = flatten(params)
+    for path, leaf in flatten(whole.params).items():
+        np.testing.assert_array_equal(leaf, ours[path], strict=True)
+    images = whole.sample(labels=[1, 4], guidance=2.0, steps=2)
+    assert images.shape == (2, 8, 8, 3) and images.std() > 1 and whole.experiment.process.steps == 1000
+
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half", max_shard_size=size, variant="fp16")
+    assert len(list((tmp_path / "half" / "transformer").glob("*.fp16*"))) > (size == "20KB")
+    half = maskdiff_jax.load(tmp_path / "half")
+    for path, leaf in flatten(half.params).items():
+        np.testing.assert_array_equal(leaf, ours[path].astype(np.float16).astype(np.float32), strict=True)
 
 
 def test_without_a_decoder_the_pipeline_is_given_one(params, folder, tmp_path):
