@@ -4,6 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from maskdiff_jax.config import default_config
 from maskdiff_jax.data import Augment, Dataset, control_names
 from maskdiff_jax.evaluate.better import BETTER, IMAGE_METRICS
 from maskdiff_jax.evaluate.metrics import METRICS, Options
@@ -14,11 +15,23 @@ from maskdiff_jax.train.writers import BOARDS
 
 # What checkpoints can be ranked by, and how often it is measured.
 RANKING = {"heldout": "heldout_every", "heldout_ema": "heldout_every", "quality": "quality_every"}
+OPTIONAL = ("clip",)  # what may be None, though it is not so by default
 HANDOVERS = {"handover.weights": ("raw", "ema"), "handover.positions": ("interpolate", "extrapolate")}
+
+
+def check_given(config: ConfigDict) -> None:
+    """Raise ConfigError for a None where a value is needed. The options of a part are left to its factory."""
+    flat, defaults = flatten(config), flatten(default_config())
+    for path, default in defaults.items():
+        section = path.rpartition(".")[0]
+        of_a_part = bool(section) and f"{section}.name" in defaults
+        if flat.get(path, default) is None and default is not None and path not in OPTIONAL and not of_a_part:
+            raise ConfigError(f"config.{path}: cannot be None; the default is {default!r}")
 
 
 def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a number that no part checks."""
+    check_given(config)
     least = {
         1: (
             "steps",

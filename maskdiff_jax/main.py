@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from maskdiff_jax import machine
-from maskdiff_jax.overrides import drop_stale_options, put, stage_overrides
+from maskdiff_jax.overrides import drop_stale_options, own_overrides, put
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -70,7 +70,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: host
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process_id", None, "several processes: number of this one, from 0", lower_bound=0)
 
-_STAGES: dict[str, Any] = {}  # --config.stages[0].key=value, which ml_collections does not take: path -> value
+_OWN: dict[str, Any] = {}  # what `own_overrides` found on the command line
 
 _SAMPLING = {flag.name: flag for flag in (_NUM, _STEPS, _GUIDANCE, _SAMPLER, _SEED, _CHECKPOINT)}
 _ALLOWED = {
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> None:
         if mode in _DISTRIBUTED:
             connect()
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if _CONFIG.value is not None else {}
-        overrides |= _STAGES
+        overrides |= _OWN
         given = _ALLOWED[mode].items()
         settings: dict[str, Any] = {option: flag.value for option, flag in given if flag.value is not None}
         if "controls" in settings:
@@ -133,7 +133,7 @@ def main(argv: list[str]) -> None:
         if mode not in _OF_A_RUN:
             config = ConfigDict(_CONFIG.value)
             config.name = config.get("name") or name
-            for path, value in _STAGES.items():
+            for path, value in _OWN.items():
                 put(config, path, value)
             drop_stale_options(config, _without_overrides(), overrides)
             if mode == "train":
@@ -213,12 +213,12 @@ def leave(message: str, status: int = 1, farewell: Callable[[], None] = lambda: 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line. A config file may import its base, wherever the command is run from."""
-    _STAGES.clear()
+    _OWN.clear()
     try:
-        argv, stages = stage_overrides(argv)
+        argv, own = own_overrides(argv)
     except ValueError as error:
         fail(str(error))
-    _STAGES.update(stages)
+    _OWN.update(own)
     for argument in argv:
         if argument.lstrip("-").startswith("config="):
             name, colon, extra = argument.partition("=")[2].partition(":")

@@ -9,19 +9,23 @@ from typing import Any, cast
 from ml_collections import ConfigDict
 
 
-def stage_overrides(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The arguments without those of the form --config.stages[0].key=value, and these as path -> value.
+def own_overrides(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments without those that ml_collections cannot take, and these as path -> value.
 
-    ml_collections knows no paths into dicts in a tuple. Raises ValueError for one without a value.
+    They are --config.stages[0].key=value, for it knows no paths into dicts in a tuple; and --config.key=None, which it
+    would read as the type of the key. Raises ValueError for a path into a stage without a value.
     """
-    found = {}
+    left, found = [], {}
     for argument in argv:
         path, equals, value = argument.lstrip("-").partition("=")
-        if path.startswith("config.stages["):
-            if not equals:
-                raise ValueError(f"{argument}: give the value with =, as --config.stages[0].steps=500")
+        in_stage = path.startswith("config.stages[")
+        if in_stage and not equals:
+            raise ValueError(f"{argument}: give the value with =, as --config.stages[0].steps=500")
+        if in_stage or (path.startswith("config.") and value == "None"):
             found[path.removeprefix("config.")] = _literal(value)
-    return [a for a in argv if not a.lstrip("-").startswith("config.stages[")], found
+        else:
+            left.append(argument)
+    return left, found
 
 
 def put(config: ConfigDict, path: str, value: Any) -> None:

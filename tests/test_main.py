@@ -27,6 +27,7 @@ BAD = {
     "misspelt key": (["--config.stepz=9"], "config.stepz: no such key (did you mean 'steps'?)"),
     "misspelt flag": (["--wrkdir=x"], "wrkdir"),
     "not a number": (["--config.steps=many"], "many"),
+    "no value": (["--config.shift=None"], "config.shift: cannot be None; the default is 1.0"),
     "ratio": (["--config.supervision.ratio=1.0"], "ratio=1.0"),
     "patch": (["--config.model.patch=3"], "patch=3 does not divide an image of 8×8"),
     "flag of another mode": (["--num=3"], "--num does not go with --mode=train"),
@@ -79,6 +80,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     extra = [
         "--config.steps=20",
+        "--config.clip=None",
         "--config.evaluate.num=40",
         "--config.log.sample_every=10",
         "--config.log.heldout_every=10",
@@ -100,6 +102,7 @@ def test_a_run_leaves_what_the_readme_lists(finished):
         "report.html",
         "parameters.txt",
     }
+    assert json.loads((finished / "config.json").read_text())["clip"] is None
     report = json.loads((finished / "report.json").read_text())
     validate(report)
     assert report["steps"] == 20 and report["images"] == 320 and report["name"] == "digits_sparse"

@@ -1,4 +1,4 @@
-"""Checkpoints that are verified before they are believed (the only importer of Orbax).
+"""Checkpoints that are verified before they are believed.
 
 Orbax writes asynchronously and commits atomically, but a flipped bit restores silently, another dtype casts silently,
 and `latest_step` still names a broken step. So each checkpoint carries a *record*, committed with it: the dtype, shape
@@ -17,28 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
-from maskdiff_jax.train import failing, keeping, reading, seal, verify
-from maskdiff_jax.train.digest import flatten
+from maskdiff_jax.train import failing, keeping, reading, seal, store, verify
 from maskdiff_jax.train.orbax_noise import one_error_only, quiet
 from maskdiff_jax.train.reading import Accept, Restored, SavedParams
 from maskdiff_jax.train.verify import Average, CheckpointError, Damaged
 
 T = TypeVar("T")
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, but for a question that is the loop's alone."""
-
-    def reached_preemption(self, step: int) -> bool:
-        # The runtime agrees on a step to stop at from the steps that it is asked about, in order. Orbax asks again, and
-        # from its thread about a step that has passed, which would move what was agreed.
-        return False
 
 
 class Checkpoints:
@@ -65,10 +51,9 @@ class Checkpoints:
     ):
         keeping.check(keep_latest, keep_every, keep_best)
         self.directory = Path(directory).absolute()
-        self._reader = reading.Reader(self.directory, reading.Load(_record_in, _arrays_in, _some_in))
+        self._reader = reading.Reader(self.directory, store.LOAD)
         self._best = keeping.Best(keep_best)
-        policies = [LatestN(keep_latest), CustomSteps(list(keep_steps)), self._best]
-        self._policy = AnyPreservationPolicy(policies + ([EveryNSteps(keep_every)] if keep_every else []))
+        self._keep = store.kept(keep_latest, keep_every, keep_steps, self._best)
         self._read_only = read_only
         self._warn = warn
         self._writing: int | None = None
@@ -79,23 +64,11 @@ class Checkpoints:
             self._best.metrics = self._reader.metrics()
         self._manager = self._open()
 
-    def _open(self) -> ocp.CheckpointManager:
-        # Explicit policies: `max_to_keep` is also Orbax's default for ranking by a metric, which deletes the newest.
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=self._policy,
-            create=not self._read_only,
-            cleanup_tmp_directories=not self._read_only,
-            lightweight_initialize=True,  # a damaged checkpoint must not stop the opening
-            async_options=ocp.options.AsyncOptions(
-                barrier_sync_fn=failing.unless_failing(ocp.multihost.get_barrier_sync_fn()),
-                post_finalization_callback=self._seal,
-                create_directories_asynchronously=False,  # where that fails, threads would wait for them for ever
-            ),
-        )
+    def _open(self) -> store.Manager:
         if self.directory.exists() and not self.directory.is_dir():
             raise CheckpointError(f"cannot open {self.directory}: not a directory")
         try:
-            return _Manager(self.directory, options=options, item_handlers=_handlers())
+            return store.open_manager(self.directory, self._keep, self._read_only, self._seal)
         except OSError as error:
             raise CheckpointError(f"cannot open {self.directory}: {seal.reason(error)}") from error
 
@@ -144,13 +117,12 @@ class Checkpoints:
                 return False
             raise CheckpointError(f"cannot save step {step}: {self.directory} already holds the later step {latest}")
         record = verify.make_record(step, state, data, meta, metric)
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         self._writing = step
         self._best.metrics[step] = keeping.ranked(metric)
         self._noise.enter_context(one_error_only())
         self._others = set(threading.enumerate())
         try:
-            self._manager.save(step, args=args, force=True)
+            store.save(self._manager, step, state, record)
         except Exception as error:
             self._give_up(error)
         if wait:
@@ -283,30 +255,3 @@ NAMED: dict[str, Callable[[Checkpoints, Any, Accept | None], Restored | None]] =
     "newest": Checkpoints.restore,
     "best": Checkpoints.restore_best,
 }
-
-
-def _handlers() -> dict[str, Any]:
-    # Devices with copies of an array share its writing, by a program for each shape that cuts it: not for small ones.
-    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20)
-    types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
-    return {"state": ocp.PyTreeCheckpointHandler(type_handler_registry=types), "record": ocp.JsonCheckpointHandler()}
-
-
-def _record_in(folder: Path) -> Any:
-    return ocp.JsonCheckpointHandler().restore(epath.Path(folder), args=ocp.args.JsonRestore())
-
-
-def _arrays_in(folder: Path, target: Any) -> Any:
-    args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-    return ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=args)
-
-
-def _some_in(folder: Path, paths: set[str]) -> dict[str, np.ndarray]:
-    handler, at = ocp.PyTreeCheckpointHandler(), epath.Path(folder)
-    # Orbax's own account of the tree: a record's paths do not tell sequences from dicts, which Orbax minds.
-    tree = handler.metadata(at).tree
-    leaves = [leaf if path in paths else ... for path, leaf in flatten(tree).items()]
-    wanted = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    read = flatten(handler.restore(at, args=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy)))
-    return {path: np.asarray(array) for path, array in read.items()}
