@@ -38,6 +38,7 @@ def check_values(config: ConfigDict) -> None:
             "guard.max_bad_steps",
             "batch",
             "accumulate",
+            "steps_per_call",
             "sample.num",
             "evaluate.batch",
             "evaluate.levels",
@@ -78,6 +79,10 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.parallel.engine: unknown {config.parallel.engine!r}; choose from {', '.join(ENGINES)}"
         )
+    every = {key: value for key, value in config.log.items() if key.endswith("every") and key != "keep_every" and value}
+    often = min(every, key=lambda key: every[key])
+    if config.steps_per_call > every[often]:
+        raise ConfigError(f"config.steps_per_call: at most log.{often}={every[often]}, got {config.steps_per_call}")
     check_best(config)
     if config.log.board not in BOARDS:
         raise ConfigError(f"config.log.board: unknown {config.log.board!r}; choose from {', '.join(BOARDS)}")

@@ -19,6 +19,7 @@ def default_config() -> ConfigDict:
             "steps": 10_000,  # optimiser steps of the run; with stages, of a stage that does not say
             "batch": 128,  # images per step, over all devices and micro-batches
             "accumulate": 1,  # micro-batches per step
+            "steps_per_call": 1,  # of a compiled call, a batch each: more where the device waits for the host
             "parallel": {
                 "engine": "jit",  # of the gradient: train.parallel.ENGINES; shard_map is data-parallel only
                 "fsdp": 1,  # devices over which parameters, moments and averages are cut; 1: none, 0: all of them

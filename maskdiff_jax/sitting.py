@@ -1,6 +1,5 @@
 """One sitting of a run: the steps of its stages, and what happens between them."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +25,7 @@ from maskdiff_jax.train.parallel import ENGINES
 from maskdiff_jax.train.progress import Progress, say
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import TrainState
-from maskdiff_jax.train.step import jit_step, make_step
+from maskdiff_jax.train.step import jit_step, make_step, repeated
 from maskdiff_jax.train.stop import Diverged, Watch
 from maskdiff_jax.train.writers import Writer
 
@@ -54,9 +53,7 @@ class Sitting:
         self.seconds = seconds  # as the newest checkpoint has them
         self.measured: tuple[int, dict[str, Any]] = (0, {})  # the last step with scalars, and these
 
-    def train(
-        self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[int], bool]
-    ) -> tuple[TrainState, int]:
+    def train(self, stage: Stage, state: TrainState, data: Feed, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
         """Train until the stage's last step or an interruption, and save; the state and the run's steps done.
 
         Raises BadSteps where too many in a row were skipped; nothing is saved then.
@@ -81,7 +78,7 @@ class StageRun:
     def quality(self) -> Callable[..., dict[str, Any]]:
         return reporting.image_metrics(self.experiment)
 
-    def to_the_end(self, state: TrainState, stopped: Callable[[int], bool]) -> tuple[TrainState, int]:
+    def to_the_end(self, state: TrainState, stopped: Callable[[], bool]) -> tuple[TrainState, int]:
         """Train until the stage's last step, or until ``stopped``, and save; the state and the run's steps done."""
         start, step = int(state.step), self.step(state)
         if start == self.stage.start and self.config.log.sample_every:
@@ -97,11 +94,18 @@ class StageRun:
         return state, done
 
     def step(self, state: TrainState) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-        """The compiled step, ``step(state, raw)``, for states placed like ``state``."""
+        """The compiled step, ``step(state, raw)``, for states placed like ``state``; or several, one for each raw."""
         engine = ENGINES[self.config.parallel.engine](self.sitting.mesh)
         parts = (self.experiment.objective, self.experiment.optimizer, self.data.ingest)
-        compiled = jit_step(make_step(*parts, self.config.accumulate, engine), state)
-        return lambda state, raw: compiled(state, raw, self.root, self.data.table)
+        step = make_step(*parts, self.config.accumulate, engine)
+        one, several = jit_step(step, state), jit_step(repeated(step), state)
+
+        def compiled(state: TrainState, *raws: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+            if len(raws) == 1:
+                return one(state, raws[0], self.root, self.data.table)
+            return several(state, raws, self.root, self.data.table)
+
+        return compiled
 
     @contextmanager
     def running(self, start: int) -> Iterator[None]:
@@ -115,32 +119,36 @@ class StageRun:
         step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
         state: TrainState,
         stop: int,
-        stopped: Callable[[int], bool] = lambda done: False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[TrainState, int]:
         """Steps until ``stop`` in all, with the hooks between them. Raises BadSteps."""
         log = self.config.log
         hooks = [
-            loop.Hook(1, self.sitting.profiler),
-            loop.Hook(1, lambda done, _: self.progress.update(done)),
+            self.sitting.profiler.hook,
             loop.Hook(log.every, self.log),
             loop.Hook(log.heldout_every, self.heldout),
             loop.Hook(log.quality_every, self.measure_quality),
             loop.Hook(log.sample_every, self.samples),
             loop.Hook(log.checkpoint_every, self.save),
         ]
-        watch, taken = Watch(self.config.guard.max_bad_steps), itertools.count(int(state.step) + 1)
+        watch, taken = Watch(self.config.guard.max_bad_steps), int(state.step)
 
-        def watched(state: TrainState, raw: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-            state, measured = step(state, raw)
-            watch.add(next(taken), measured["skipped_in_row"])
+        def watched(state: TrainState, *raws: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+            nonlocal taken
+            state, measured = step(state, *raws)
+            taken += len(raws)
+            watch.add(taken, measured["skipped_in_row"])
+            self.progress.update(taken)
             return state, measured
 
+        # Inside a call of several steps debug_nans could not name the operation.
+        per_call, meter = 1 if self.config.debug_nans else self.config.steps_per_call, self.sitting.meter
         try:
-            state, done = loop.run(state, watched, self.data.batches, stop, self.sitting.meter, hooks, stopped)
+            state, done = loop.run(state, watched, self.data.batches, stop, meter, hooks, stopped, per_call)
             jax.block_until_ready(state)
             watch.close()
         except Diverged as error:
-            raise self.bad_steps(error, next(taken) - 1) from error
+            raise self.bad_steps(error, taken) from error
         return state, done
 
     def bad_steps(self, error: Diverged, taken: int) -> "BadSteps":

@@ -42,6 +42,7 @@ def test_too_many_bad_steps_end_a_run_and_can_be_reproduced(tmp_path, capsys):
 def test_debug_nans_names_the_operation_and_where_it_stands(tmp_path, capsys):
     """The first that sees the NaN of one pixel: it picks the images of the batch."""
     poison = Poison(3, "nan").put(tmp_path / "poison")
-    assert here(*TINY, "--config.steps=60", *poison, f"--workdir={tmp_path / 'run'}", "--config.debug_nans=True") == 1
+    debug = ("--config.debug_nans=True", "--config.steps_per_call=5")
+    assert here(*TINY, "--config.steps=60", *poison, f"--workdir={tmp_path / 'run'}", *debug) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(r"error: invalid value \(nan\) encountered in gather, at .*/data/device\.py:\d+: .+", error)

@@ -1,5 +1,6 @@
 """The loop: steps, and what happens between them."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +16,26 @@ Action = Callable[[int, TrainState], None]
 
 
 class Hook(NamedTuple):
-    """``call(done, state)`` after every ``every`` steps and after the last one; never for every = 0."""
+    """``call(done, state)`` after every ``every`` steps and the last one (never for 0), and after the steps ``at``."""
 
     every: int
     call: Action
+    at: tuple[int, ...] = ()
 
     def due(self, done: int, last: bool) -> bool:
-        return bool(self.every) and (last or done % self.every == 0)
+        return done in self.at or (bool(self.every) and (last or done % self.every == 0))
+
+    def following(self, done: int) -> list[int]:
+        """Steps after ``done``, the next one with a call among them; empty where there are no more."""
+        regular = [done - done % self.every + self.every] if self.every else []
+        return regular + [step for step in self.at if step > done]
 
 
 class Meter:
-    """Metrics of the steps since the last reading; they stay on the device until they are read."""
+    """Metrics of the steps since the last reading; they stay on the device until they are read.
+
+    They are scalars of a step, or arrays [n] of n steps.
+    """
 
     def __init__(self):
         self._steps: list[dict[str, jax.Array]] = []
@@ -38,7 +48,7 @@ class Meter:
         steps, self._steps = jax.device_get(self._steps), []
         if not steps:
             return {}
-        values = {name: np.array([step[name] for step in steps], np.float32) for name in steps[0]}
+        values = {name: np.hstack([step[name] for step in steps]).astype(np.float32) for name in steps[0]}
         averages = {  # a skipped step's NaN must not hide the others
             name: metrics.Average.from_model_output(np.nan_to_num(v, posinf=0, neginf=0), mask=np.isfinite(v))
             for name, v in values.items()
@@ -48,22 +58,21 @@ class Meter:
 
 
 class Profiler:
-    """A hook that traces the steps after ``first`` up to ``last`` of "first:last" into ``directory``; "" traces none.
+    """Traces the steps after ``first`` up to ``last`` of "first:last" into ``directory``; "" traces none. See `hook`.
 
     The trace opens in TensorBoard, XProf or Perfetto. Raises ValueError as `profiled_steps`.
     """
 
     def __init__(self, steps: str, directory: Path):
         self._directory, self._running = directory, False
-        self._first, self._last = profiled_steps(steps) if steps else (-1, -1)
+        self.hook = Hook(0, self._turn, profiled_steps(steps) if steps else ())
 
-    def __call__(self, done: int, state: TrainState) -> None:
-        if done == self._first:
-            jax.block_until_ready(state)
+    def _turn(self, done: int, state: TrainState) -> None:
+        jax.block_until_ready(state)
+        if done == self.hook.at[0]:
             jax.profiler.start_trace(str(self._directory))
             self._running = True
-        elif self._running and done >= self._last:
-            jax.block_until_ready(state)
+        else:
             self.close()
 
     def close(self) -> None:
@@ -86,22 +95,26 @@ def profiled_steps(text: str) -> tuple[int, int]:
 
 def run(
     state: TrainState,
-    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
     batches: Iterator[Any],
     steps: int,
     meter: Meter,
     hooks: list[Hook],
-    stopped: Callable[[int], bool] = lambda done: False,
+    stopped: Callable[[], bool] = lambda: False,
+    per_call: int = 1,
 ) -> tuple[TrainState, int]:
-    """Train until ``steps`` steps are done in all, or ``stopped(done)``; the state, and the number of steps done.
+    """Train until ``steps`` steps are done in all, or ``stopped()``; the state, and the number of steps done.
 
-    Hooks run in their order; an interruption calls none that is not due.
+    ``step(state, *raws)`` takes a step for each raw batch: ``per_call`` of them, or one where a hook or the end is due
+    before that. Hooks run in their order; an interruption calls none that is not due.
     """
     done = int(state.step)
-    while done < steps and not stopped(done):
-        state, measured = step(state, next(batches))
+    while done < steps and not stopped():
+        due = min([steps, *(step for hook in hooks for step in hook.following(done))])
+        count = per_call if done + per_call <= due else 1
+        state, measured = step(state, *itertools.islice(batches, count))
         meter.add(measured)
-        done += 1
+        done += count
         for hook in hooks:
             if hook.due(done, done == steps):
                 hook.call(done, state)

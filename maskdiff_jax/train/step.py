@@ -1,6 +1,6 @@
 """One training step: a pure function of the state, the data and the root key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -66,6 +66,19 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step
+
+
+def repeated(step: Step) -> Step:
+    """``several(state, raws, root, tables=None)``: a ``step`` for each of several raw batches, as one `jax.lax.scan`.
+
+    The metrics are stacked [n], one of each step.
+    """
+
+    def several(state: TrainState, raws: Sequence[Any], root: Key, tables: Any = None) -> tuple[TrainState, Metrics]:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *raws)
+        return jax.lax.scan(lambda state, raw: step(state, raw, root, tables), state, stacked)
+
+    return several
 
 
 def jit_step(step: Step, state: TrainState) -> Callable[..., tuple[TrainState, Metrics]]:

@@ -1,5 +1,6 @@
 """When a run stops before its last step: it is asked to, or its steps go bad."""
 
+import itertools
 import os
 import signal
 from collections import deque
@@ -7,22 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 
 class Stop:
-    """``stopped(done)``: whether to stop after ``done`` steps. ``status``: the program's exit status in that case.
+    """``stopped()``: whether to stop now. ``status``: the program's exit status in that case.
 
-    In a distributed run every process must ask after every step; all get the same answer for the same step.
+    In a distributed run every process must ask after the same steps; all get the same answer for the same step.
     """
 
     def __init__(self):
         self.status = 0
         self._asked = False
+        self._questions = itertools.count(1)
 
-    def __call__(self, done: int) -> bool:
-        # Where the runtime has several processes it listens to SIGTERM itself, and has them agree on a step.
-        return multihost_utils.reached_preemption_sync_point(done) if jax.process_count() > 1 else self._asked
+    def __call__(self) -> bool:
+        # Where the runtime has several processes it listens to SIGTERM itself, and has them agree on a number, which it
+        # takes for the next one that all of them come to: so questions are counted, not steps, of which calls may have
+        # several.
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(next(self._questions))
+        return self._asked
 
     def _terminate(self, number: int, frame: object) -> None:
         self._asked = True
@@ -71,16 +78,18 @@ class Watch:
         self._counts: deque[tuple[int, jax.Array]] = deque()
 
     def add(self, done: int, in_row: jax.Array) -> None:
-        """The number of bad steps in a row after ``done`` steps."""
+        """The number of bad steps in a row after ``done`` steps; or those after each of the last n steps, [n]."""
         self._counts.append((done, in_row))
-        self._read(self._lag)
+        self._read(done - self._lag)
 
     def close(self) -> None:
         """Read what is left."""
-        self._read(0)
+        if self._counts:
+            self._read(self._counts[-1][0])
 
-    def _read(self, leave: int) -> None:
-        while len(self._counts) > leave:
-            done, in_row = self._counts.popleft()
-            if int(in_row) >= self._limit:
-                raise Diverged(done - int(in_row), int(in_row))
+    def _read(self, until: int) -> None:
+        while self._counts and self._counts[0][0] <= until:
+            done, counts = self._counts.popleft()
+            for step, in_row in enumerate(np.atleast_1d(counts).tolist(), done + 1 - np.size(counts)):
+                if in_row >= self._limit:
+                    raise Diverged(step - in_row, in_row)

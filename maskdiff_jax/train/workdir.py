@@ -10,6 +10,7 @@ from maskdiff_jax.train.files import plain
 FREE = (
     "name",
     "parallel",
+    "steps_per_call",
     "guard.max_bad_steps",
     "debug_nans",
     "log",

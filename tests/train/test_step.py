@@ -14,7 +14,7 @@ from maskdiff_jax.train.ema import get_ema
 from maskdiff_jax.train.optim import adamw, cosine, make_optimizer
 from maskdiff_jax.train.parallel import batch_sharding, make_mesh
 from maskdiff_jax.train.state import abstract_state, init_state
-from maskdiff_jax.train.step import jit_step, make_step
+from maskdiff_jax.train.step import jit_step, make_step, repeated
 from maskdiff_jax.types import Batch, Cond, Model
 
 SIDE, BATCH = 4, 32
@@ -172,6 +172,16 @@ def test_compiles_once_and_keeps_every_array_in_its_place(mesh):
         assert step._cache_size() == 1
     placed = jax.tree.map(lambda leaf: leaf.sharding, state)
     assert placed == jax.tree.map(lambda leaf: leaf.sharding, abstract_state(MODEL, OPTIMIZER, mesh))
+
+
+def test_several_steps_in_one_call_are_those_of_several_calls(mesh, eight):
+    _, expected, history = eight
+    state = init_state(MODEL, OPTIMIZER, jax.random.key(0), mesh)
+    several = jit_step(repeated(make_step(OBJECTIVE, OPTIMIZER, ingest)), state)
+    state, metrics = several(state, [spread(mesh, raw_batch(i)) for i in range(3)], ROOT, TABLES)
+    close(state, expected, rtol=1e-6, atol=1e-7)
+    close(metrics, jax.tree.map(lambda *steps: np.stack(steps), *history), rtol=1e-5)
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(expected)]
 
 
 def test_donates_the_state(mesh, eight):
