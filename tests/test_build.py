@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from maskdiff_jax.build import build, make_sample
-from maskdiff_jax.checks import best_sign
+from maskdiff_jax.checks import best_sign, check_values
 from maskdiff_jax.config import default_config
 from maskdiff_jax.inference import condition
-from maskdiff_jax.overrides import drop_stale_options
+from maskdiff_jax.overrides import drop_stale_options, own_overrides, put
 from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.types import Batch
 
@@ -230,6 +230,20 @@ def test_the_methods_compose_into_a_loss_and_a_sampler(case):
     assert images.shape == (8, h, w, c) and np.isfinite(images).all()
     if experiment.config.codec.name == "identity":  # codes are held in [-1, 1], not what they decode to
         assert np.abs(images).max() <= 1
+
+
+def test_what_ml_collections_cannot_take_is_taken_from_the_command_line():
+    """Paths into stages, and None, which it would read as a number."""
+    given = ["main.py", "--config.steps=3", "--config.clip=None", "--out=None", "--config.stages[0].batch=4"]
+    left, own = own_overrides(given)
+    assert left == ["main.py", "--config.steps=3", "--out=None"] and own == {"clip": None, "stages[0].batch": 4}
+    config = tiny(stages=({"name": "a", "batch": 8},))
+    for path, value in own.items():
+        put(config, path, value)
+    assert config.clip is None and config.stages[0]["batch"] == 4
+    check_values(config)
+    with pytest.raises(ValueError, match=r"--config.stages\[0\].batch: give the value with ="):
+        own_overrides(["--config.stages[0].batch", "4"])
 
 
 def test_another_name_drops_the_options_of_the_old_one_and_keeps_the_new():

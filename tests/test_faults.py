@@ -31,7 +31,7 @@ def edit_lines(workdir: Path, edit) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, compiled_once):
     """Runs whose data hold a NaN: so all faults come on top of skipped steps."""
     folder = tmp_path_factory.mktemp("faults")
     command = poisoned_command(Poison(3, "nan"), folder)
@@ -85,8 +85,8 @@ def test_what_is_no_poison_is_refused(tmp_path):
             poisoned(str(tmp_path / "poison"))
 
 
-def test_a_run_survives_a_full_disk_and_then_flipped_bits(runs, tmp_path):
-    """Real processes; a bit of every checkpoint but the oldest is flipped."""
+def test_a_run_survives_a_full_disk_and_then_flipped_bits(runs, tmp_path, capsys, one_device):
+    """The disk of a real process; a bit of every checkpoint but the oldest. What is left goes on in this process."""
     (tmp_path / "disk").mkdir()
     with ExitStack() as after:
         after.callback(runs.stop)
@@ -104,7 +104,8 @@ def test_a_run_survives_a_full_disk_and_then_flipped_bits(runs, tmp_path):
             file.write_bytes(content)
             damaged[step] = [str(file.relative_to(checkpoint))]
         left = left_in(fault.workdir, damaged)
-        outcome = runs.start(fault.command, fault.workdir).finish()
+        status = here(*fault.command.arguments, f"--workdir={fault.workdir}")
+        outcome = Outcome(status, "".join(capsys.readouterr()))
         verdict = judge(runs.reference()[1], left, outcome, fault.workdir, fault.command.skips)
     assert (verdict.name, verdict.restart, verdict.noticed) == ("ok", oldest, True), verdict
 
