@@ -68,7 +68,7 @@ def choose_batch(least: float) -> int:
     """The smallest power of two, from 16 on, with which a step takes ``least`` seconds."""
     batch = 16
     while True:
-        with tempfile.TemporaryDirectory() as folder, running(batch, 0, Path(folder)) as (run, state):
+        with tempfile.TemporaryDirectory() as folder, running(stage_of(batch, 0), Path(folder)) as (run, state):
             bare = partial(repeat, run.step(state), next(run.data.batches), count=4)
             _, seconds = timed(bare, jax.block_until_ready(bare(state)))
         if seconds / 4 >= least:
@@ -77,20 +77,19 @@ def choose_batch(least: float) -> int:
 
 
 class running:
-    """``with running(batch, every, folder) as (run, state)``: the trainer, about to take its first step."""
+    """``with running(stage, folder) as (run, state)``: the trainer, about to take its first step."""
 
-    def __init__(self, batch: int, every: int, folder: Path):
-        self.batch, self.every, self.folder = batch, every, folder
+    def __init__(self, stage: Stage, folder: Path):
+        self.stage, self.folder = stage, folder
 
     def __enter__(self) -> tuple[StageRun, TrainState]:
-        stage, mesh = stage_of(self.batch, self.every), make_mesh()
-        experiment = stage.experiment
+        experiment, mesh = self.stage.experiment, make_mesh()
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.writer = open_writers(self.folder)
         sitting = Sitting(experiment.config, self.folder, mesh, self.checkpoints, self.writer, 0.0)
-        source = experiment.dataset.train
-        data = feed(source, self.batch, 0, experiment.augment, sharding=batch_sharding(mesh), resident=True)
-        run = StageRun(sitting, stage, data)
+        source, batch = experiment.dataset.train, experiment.config.batch
+        data = feed(source, batch, 0, experiment.augment, sharding=batch_sharding(mesh), resident=True)
+        run = StageRun(sitting, self.stage, data)
         self.context = run.running(0)
         self.context.__enter__()
         return run, init_state(experiment.model, experiment.optimizer, jax.random.key(0), mesh)
@@ -104,7 +103,7 @@ class running:
 def measure(batch: int, rounds: int, steps: int, folder: Path) -> dict[str, list[float]]:
     """Seconds of each way in each round. Checkpoints fall into the middle, so that they are written within a timing."""
     seconds: dict[str, list[float]] = {"step": [], **{name: [] for name in BARS}}
-    with running(batch, 0, folder) as (run, state):
+    with running(stage_of(batch, 0), folder) as (run, state):
         step, raw = run.step(state), next(run.data.batches)
         state, _ = run.advance(step, state, 2)
         jax.block_until_ready(state)

@@ -19,8 +19,6 @@ from maskdiff_jax.train.checkpoint import Checkpoints
 from maskdiff_jax.train.writers import read_jsonl
 from tests.cli import TINY, command, here
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 STEPS, INTERVAL = 60, 10
 ARGUMENTS = (
     *TINY,

@@ -88,21 +88,22 @@ def test_every_layout_trains_as_one_device_does(layout):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), ours, theirs)
 
 
-@pytest.mark.parametrize("fsdp", [1, 0])
-def test_draws_are_bit_equal_on_any_devices(fsdp):
+def test_draws_are_bit_equal_on_any_devices():
     """Times, noise, drop-out of conditions and both masks, as the objective makes them of a batch and a key."""
     parts = objective()
 
+    @jax.jit
     def drawn(batch, key):
         draws = parts.draw(batch, key)
         hidden = VISIBILITIES["patch"](ratio=0.5).sample(draws.keys, (4, 4))
         mask = SUPERVISIONS["sparse"](ratio=0.5).sample(draws.keys, (16, 2, 2, 1))
         return draws.t, draws.weight, jax.random.key_data(draws.keys), draws.cond, hidden, mask
 
-    batch, mesh = ingest(raw_batch(0), None), make_mesh(fsdp=fsdp)
-    spread = jax.jit(drawn)(jax.device_put(batch, batch_sharding(mesh)), ROOT)
-    assert len(spread[0].sharding.device_set) == 8
-    jax.tree.map(np.testing.assert_array_equal, spread, jax.jit(drawn)(batch, ROOT))
+    batch = ingest(raw_batch(0), None)
+    for fsdp in (1, 0):
+        spread = drawn(jax.device_put(batch, batch_sharding(make_mesh(fsdp=fsdp))), ROOT)
+        assert len(spread[0].sharding.device_set) == 8
+        jax.tree.map(np.testing.assert_array_equal, spread, drawn(batch, ROOT))
 
 
 def test_a_cut_state_is_an_eighth_on_each_device():
