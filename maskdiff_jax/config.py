@@ -3,7 +3,7 @@
 A **part** is a section with a ``name``: the name picks a factory from a table, the other keys are its options (the
 factory's docstring lists them). A name with a colon, ``package.module:function``, is a factory of your own. Choosing
 another name from the command line drops the options of the old one, so ``--config.weighting.name=debias`` is a whole
-choice; new options may be given beside it. Other sections have a fixed set of keys.
+choice; new options may be given beside it. Other sections have a fixed set of keys. ``--config.clip=None`` is None.
 """
 
 from ml_collections import ConfigDict

@@ -23,6 +23,7 @@ STEPS, INTERVAL = 60, 10
 ARGUMENTS = (
     *TINY,
     f"--config.steps={STEPS}",
+    "--config.steps_per_call=5",
     f"--config.log.checkpoint_every={INTERVAL}",
     f"--config.log.keep_every={INTERVAL}",
     f"--config.log.heldout_every={INTERVAL}",
@@ -64,7 +65,7 @@ def finish(processes, seconds=240):
     return [process.returncode for process in processes], *zip(*outputs, strict=True)
 
 
-def wait_until(true: Callable[[], bool], seconds=120):
+def wait_until(true: Callable[[], bool], seconds=240):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to that"
