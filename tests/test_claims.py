@@ -27,8 +27,8 @@ from maskdiff_jax.types import Batch
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
-def smoke(name, out):
-    command.main([name, "--smoke", "--no-compiled", f"--out={out}"])
+def smoke(name, out, *options):
+    command.main([name, "--smoke", "--no-compiled", f"--out={out}", *options])
     return json.loads((out / f"{name}.json").read_text())
 
 
@@ -67,7 +67,8 @@ def test_a_finished_run_is_not_retrained_and_another_plan_is_refused(shared, mon
 
     monkeypatch.setattr(runner.run, "train", refuse)
     monkeypatch.setattr(runner, "View", refuse)
-    again = smoke("ssd_small_data", out)
+    again = smoke("ssd_small_data", out, "--note=Beside another program.")
+    assert again["note"] == "Beside another program." and again["note"] in (out / "ssd_small_data.md").read_text()
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
     assert again["arms"] == first["arms"]
     monkeypatch.setitem(SMOKE, "batch", 24)

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     campaign = Campaign(plan, options.out, options.seeds, options.data, options.smoke, options.steps)
     try:
         campaign.execute()
-        found = plain(result(claim, campaign, options.budget, written(options)))
+        found = plain(result(claim, campaign, options.budget, written(options), options.note))
     except Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.status)
@@ -66,6 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--data", default="", help="CIFAR-10 for --budget=gpu: a TFDS folder, or a packed file")
     parser.add_argument("--steps", type=int, help="of every arm with --budget=gpu, where nothing is timed then")
+    parser.add_argument("--note", default="", help="a sentence on how it was run, for the result")
     parser.add_argument("--smoke", action="store_true", help="a tiny version, in seconds")
     parser.add_argument("--no-compiled", dest="compiled", action="store_false", help="keep no programs in DIR/compiled")
     options = parser.parse_args(argv)

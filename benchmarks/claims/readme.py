@@ -27,7 +27,7 @@ def table(results: Sequence[Mapping[str, Any]], folder: str) -> str:
     lines = ["| claim | verdict | tests (95 % interval) | seeds, device, date |", "|---|---|---|---|"]
     for found in results:
         name = found["claim"] + ("" if found["budget"] == "cpu" else f"_{found['budget']}")
-        tests = "; ".join(f"{one['statement']}: {_estimate(one)}" for one in found["tests"])
+        tests = "<br>".join(f"{one['statement']}: {_estimate(one)}" for one in found["tests"])
         about = found["provenance"]
         origin = f"{found['seeds']}, {about['device']}, {about['created'][:10]}"
         lines.append(f"| [{found['question']}]({folder}/{name}.md) | {found['verdict']} | {tests} | {origin} |")

@@ -36,8 +36,8 @@ def row(measured: list[Figures]) -> Row:
     return Row(figures, curves)
 
 
-def result(claim: Claim, campaign: Campaign, budget: str, command: str) -> dict[str, Any]:
-    """The whole result of a claim, measured and judged; ``command`` is what it was made by."""
+def result(claim: Claim, campaign: Campaign, budget: str, command: str, note: str = "") -> dict[str, Any]:
+    """The whole result of a claim, measured and judged; ``command`` is what it was made by, ``note`` how."""
     plan, found = campaign.plan, collect(campaign)
     table = rows(plan, found)
     outcomes = [verdicts.outcome(test, table) for test in plan.tests]
@@ -53,7 +53,7 @@ def result(claim: Claim, campaign: Campaign, budget: str, command: str) -> dict[
         "smoke": campaign.tools.smoke,
         "seeds": campaign.seeds,
         "samples": plan.samples,
-        "note": plan.note,
+        "note": " ".join(filter(None, (plan.note, note))),
         "command": command,
         "columns": list(plan.columns),
     }
