@@ -31,9 +31,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("benchmarks.peers needs torch: pip install -e '.[crosscheck]'")
     with Side("ours", options.device) as ours, Side("peer", options.device) as peer:
 
-        def measured(job: str, title: str, images: int, calls: int) -> dict[str, Any]:
+        def measured(kind: str, title: str, entry: Any, images: int, repeats: int, calls: int) -> dict[str, Any]:
+            """``calls`` of a kind in a timing, which is ``repeats`` times a way's own."""
             print(title, flush=True)
-            sides = [(side, side.prepare(job, options.steps)) for side in (ours, peer)]
+            sides = [(side, side.prepare(kind, entry, repeats)) for side in (ours, peer)]
             ways = {way: partial(side.take, way) for side, ready in sides for way in ready.ways}
             found = report.row(title, images, calls, timing.alternate(ways, options.rounds))
             (_, one), (_, other) = sides
@@ -43,13 +44,16 @@ def main(argv: list[str] | None = None) -> None:
         rows = {}
         for name in options.only:
             setup = setups.SETUPS[name]
-            calls = options.steps if name in setups.TRAINING else setups.SAMPLING_STEPS
-            rows[name] = measured(name, setup.title, setup.batch, calls)
+            kind, repeats, calls = ("training", options.steps, options.steps)
+            if name in setups.SAMPLING:
+                kind, repeats, calls = ("sampling", 1, setup.steps)
+            rows[name] = measured(kind, setup.title, setup, setup.batch, repeats, calls)
         products = []
         for name, shape in setups.PRODUCTS.items():
-            found = measured(name, name, 0, setups.repeats(shape))
+            repeats = setups.repeats(shape)
+            found = measured("product", name, shape, 0, repeats, repeats)
             products.append(found | {"gflops": report.gflops(shape, found)})
-        made, about = ours.about(), peer.about()
+        made, about = ours.call("about"), peer.call("about")
 
     about |= {"device": options.device, "dtype": setups.DTYPES[options.device], "rounds": options.rounds}
     write_json(options.out / "peers.json", {**about, "cases": rows, "products": products, "provenance": made})

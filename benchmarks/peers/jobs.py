@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from multiprocessing.connection import Connection
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 from benchmarks.peers.timing import Taken
@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "peer": {"cpu": {"JAX_PLATFORMS": "cpu"}, "cuda": {"JAX_PLATFORMS": "cpu"}},
 }
 MODULES = {"ours": "benchmarks.peers.our_ways", "peer": "benchmarks.peers.peer_ways"}
-SHARED_MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # a GPU's is for both sides
+SHARE = 0.46  # of a GPU's memory for each side: what neither side's allocator knows of takes some, too
 Way = Callable[[], object]
 
 
@@ -30,18 +30,57 @@ class Ready(NamedTuple):
     failures: dict[str, str]
 
 
-class Side:
-    """``with Side("ours" | "peer", device) as side``: a process of its own, where that side alone is loaded.
+class Desk:
+    """One side's ways, in this process: ``prepare`` builds them, ``take`` times one of them, ``call`` asks for more.
 
-    So neither finds the memory or the threads of the other in its way. ``side.prepare(job, steps)`` builds and calls
-    each way of a job, ``side.take(way)`` times one call of it, ``side.about()`` says what it runs with. Each raises
-    RuntimeError with the text of what was raised there.
+    ``module`` holds ``KINDS``, (entry, device, calls) -> ways by name, for each kind of job; ``OPTIONAL``, the names of
+    ways that may fail; ``begin(device, share)``, which lets go of what the ways before have left and keeps to the share
+    of a GPU's memory; and what is called by name.
     """
 
-    def __init__(self, name: str, device: str):
+    def __init__(self, module: str, device: str, share: float = SHARE):
+        self.module, self.device, self.share = import_module(module), device, share
+        self.ways: dict[str, Way] = {}
+
+    def prepare(self, kind: str, entry: Any, calls: int) -> Ready:
+        """Build the ways of a job and call each twice; the ways of the job before are gone."""
+        self.ways.clear()
+        gc.collect()
+        self.module.begin(self.device, self.share)
+        made = self.module.KINDS[kind](entry, self.device, calls)
+        ready = warm_up(made, frozenset(made) & self.module.OPTIONAL)
+        self.ways.update({way: made[way] for way in ready.ways})
+        return ready
+
+    def take(self, way: str) -> Taken:
+        return take(self.ways[way])
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """``function(device, *arguments)`` of the module."""
+        return getattr(self.module, function)(self.device, *arguments)
+
+
+class Side:
+    """``with Side("ours" | "peer", device) as side``: a `Desk` in its own process, where that side alone is loaded.
+
+    So neither finds the memory or the threads of the other in its way. Its methods raise RuntimeError with the text of
+    what was raised there. ``share``: of a GPU's memory, what is taken at most; ``module``: another one than the side's;
+    ``environment``: of the process, beside what the device asks for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        share: float = SHARE,
+        module: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ):
         self.connection, other = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=serve, args=(other, name, device), daemon=True)
+        environment = ENVIRONMENT[name][device] | {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(share)} | dict(environment)
+        arguments = (other, name, module or MODULES[name], device, share, environment)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
 
     def __enter__(self) -> "Side":
         self.process.start()
@@ -51,14 +90,14 @@ class Side:
         self.process.terminate()
         self.process.join()
 
-    def prepare(self, job: str, steps: int) -> Ready:
-        return self._ask("prepare", job, steps)
+    def prepare(self, kind: str, entry: Any, calls: int) -> Ready:
+        return self._ask("prepare", kind, entry, calls)
 
     def take(self, way: str) -> Taken:
         return self._ask("take", way)
 
-    def about(self) -> dict[str, Any]:
-        return self._ask("about")
+    def call(self, function: str, *arguments: Any) -> Any:
+        return self._ask("call", function, *arguments)
 
     def _ask(self, *message: Any) -> Any:
         self.connection.send(message)
@@ -71,26 +110,19 @@ class Side:
         return answer
 
 
-def serve(connection: Connection, name: str, device: str) -> None:
+def serve(
+    connection: Connection, name: str, module: str, device: str, share: float, environment: Mapping[str, str]
+) -> None:
     """Answer the messages of a `Side` until the process is ended."""
-    os.environ |= ENVIRONMENT[name][device] | SHARED_MEMORY
-    module, ways = import_module(MODULES[name]), {}
-
-    def prepare(job: str, steps: int) -> Ready:
-        ways.clear()
-        gc.collect()
-        made, optional = module.ways(job, device, steps)
-        ready = warm_up(made, optional)
-        ways.update({way: made[way] for way in ready.ways})
-        return ready
-
-    actions = {"prepare": prepare, "take": lambda way: take(ways[way]), "about": lambda: module.about(device)}
+    os.environ |= environment
+    desk = Desk(module, device, share)
     while True:
         action, *arguments = connection.recv()
         try:
-            answer = actions[action](*arguments)
+            answer = getattr(desk, action)(*arguments)
         except Exception as error:
-            answer = RuntimeError(f"{name}, {action} {arguments}: {type(error).__name__}: {error}")
+            told = " ".join(str(argument) for argument in arguments)
+            answer = RuntimeError(f"{name}, {action} {told}: {type(error).__name__}: {error}")
         connection.send(answer)
 
 
@@ -111,7 +143,7 @@ def warm_up(ways: Mapping[str, Way], optional: frozenset[str]) -> Ready:
         except Exception as error:  # whatever a compiler raises
             if name not in optional:
                 raise
-            failures[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         else:
             ready.append(name)
     return Ready(tuple(ready), first, failures)

@@ -4,7 +4,6 @@ The process keeps freed memory, as the trainer's does.
 """
 
 import os
-from functools import partial
 from typing import Any
 
 import jax
@@ -27,13 +26,17 @@ def about(device: str) -> dict[str, Any]:
     return provenance({"device": device})
 
 
-def ways(job: str, device: str, steps: int) -> tuple[dict[str, Way], frozenset[str]]:
-    """The one way of a job, and those that may fail: none."""
-    return {"ours": JOBS[job](device, steps)}, frozenset()
+def flops(device: str, setup: Setup) -> float:
+    """FLOPs of training on one image."""
+    return ours.flops_of(setup, setups.DTYPES[device])
 
 
-def training(setup: Setup, device: str, steps: int) -> Way:
-    """``steps`` of the trainer's compiled steps in a call, on one batch."""
+def begin(device: str, share: float) -> None:
+    """Nothing to do: what is compiled holds no arrays to speak of, and the environment has the ``share`` of memory."""
+
+
+def training(setup: Setup, device: str, calls: int) -> dict[str, Way]:
+    """``calls`` of the trainer's compiled steps in a call, on one batch."""
     recipe, dtype, raw = Recipe(), setups.DTYPES[device], ours.raw_of(setup)
     model, optimizer = ours.model_of(setup, dtype), ours.optimizer_of(recipe)
     held = [init_state(model, optimizer, jax.random.key(setups.SEED), make_mesh(jax.devices()[:1]))]
@@ -41,35 +44,41 @@ def training(setup: Setup, device: str, steps: int) -> Way:
     placed, root = jax.device_put(raw), jax.random.key(2)
 
     def run() -> None:
-        for _ in range(steps):
+        for _ in range(calls):
             held[0], _ = step(held[0], placed, root)
         jax.block_until_ready(held[0])
 
-    return run
+    return {"ours": run}
 
 
-def sampling(setup: Setup, device: str, steps: int) -> Way:
-    """Images by Euler's method in a call; ``steps``, of training, is not used."""
+def sampling(setup: Setup, device: str, calls: int) -> dict[str, Way]:
+    """``calls`` batches of images by Euler's method in a call."""
     dtype = setups.DTYPES[device]
     params = jax.jit(ours.model_of(setup, dtype).init)(jax.random.key(setups.SEED))
-    sampler = ours.sampler_of(setup, dtype, setups.SAMPLING_STEPS)
+    sampler = ours.sampler_of(setup, dtype)
     given = jax.device_put((ours.noise_of(setup), ours.raw_of(setup).label))
-    return lambda: sampler(params, *given).block_until_ready()
+
+    def run() -> None:
+        for _ in range(calls):
+            images = sampler(params, *given)
+        images.block_until_ready()
+
+    return {"ours": run}
 
 
-def product(shape: tuple[int, int, int], device: str, steps: int) -> Way:
-    """The product of two float32 matrices, repeated in a call; ``steps``, of training, is not used."""
+def product(shape: tuple[int, int, int], device: str, calls: int) -> dict[str, Way]:
+    """``calls`` products of two float32 matrices in a call."""
     rows, inner, columns = shape
     random, multiply = np.random.default_rng(0), jax.jit(jnp.matmul)
     left, right = (jnp.asarray(random.standard_normal(s, np.float32)) for s in ((rows, inner), (inner, columns)))
 
     def run() -> None:
-        for _ in range(setups.repeats(shape)):
+        for _ in range(calls):
             result = multiply(left, right)
         result.block_until_ready()
 
-    return run
+    return {"ours": run}
 
 
-KINDS = ((setups.TRAINING, training), (setups.SAMPLING, sampling), (setups.PRODUCTS, product))
-JOBS = {name: partial(make, entry) for table, make in KINDS for name, entry in table.items()}
+KINDS = {"training": training, "sampling": sampling, "product": product}
+OPTIONAL: frozenset[str] = frozenset()

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers.setups import Recipe, Setup
 from maskdiff_jax.diffusion.denoiser import make_denoiser
+from maskdiff_jax.diffusion.guidance import classifier_free
 from maskdiff_jax.diffusion.inputs import default
 from maskdiff_jax.diffusion.objective import Objective, make_objective
 from maskdiff_jax.diffusion.prediction import velocity
@@ -20,6 +22,7 @@ from maskdiff_jax.models.uvit import uvit
 from maskdiff_jax.samplers.euler import euler
 from maskdiff_jax.samplers.loop import sample
 from maskdiff_jax.samplers.spacing import uniform as uniform_spacing
+from maskdiff_jax.train.flops import training_flops
 from maskdiff_jax.train.optim import Optimizer, adamw, make_optimizer
 from maskdiff_jax.train.optim import constant as constant_rate
 from maskdiff_jax.train.step import make_step
@@ -47,7 +50,7 @@ def noise_of(setup: Setup) -> np.ndarray:
 
 
 def model_of(setup: Setup, dtype: str) -> Model:
-    return NETWORKS[setup.network](setup.shape, setup.classes, **setup.size, dtype=dtype)
+    return NETWORKS[setup.network](setup.shape, setup.classes, **setup.size, **setup.options, dtype=dtype)
 
 
 def visibility_of(setup: Setup) -> Visibility | None:
@@ -66,6 +69,18 @@ def optimizer_of(recipe: Recipe) -> Optimizer:
     return make_optimizer(rule, constant_rate(10**6, recipe.rate), clip=recipe.clip, ema=(recipe.decay,))
 
 
+def flops_of(setup: Setup, dtype: str) -> float:
+    """Analytic FLOPs of training on one image, 6 for each multiplication of the forward pass; nothing is computed.
+
+    Of the plain network: what our options recompute does not count.
+    """
+    plain = setup._replace(options={})
+    raw = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, raw_of(plain)))
+    params = jax.eval_shape(model_of(plain, dtype).init, jax.random.key(0))
+    batch = Batch(raw.image, Cond(label=raw.label))
+    return training_flops(objective_of(plain, dtype).loss, params, batch, jax.random.key(0)) / setup.batch
+
+
 def step_of(setup: Setup, recipe: Recipe, dtype: str) -> Callable[..., Any]:
     """The trainer's step, for `jit_step`; what it ingests is a `Raw`."""
 
@@ -80,13 +95,13 @@ def times_of(steps: int) -> tuple[float, ...]:
     return tuple(float(t) for t in uniform_spacing()(linear_flow(), steps))
 
 
-def sampler_of(setup: Setup, dtype: str, steps: int) -> Callable[[Params, Array, Array], Array]:
+def sampler_of(setup: Setup, dtype: str) -> Callable[[Params, Array, Array], Array]:
     """(parameters, noise [b, h, w, c], labels [b]) -> images, by Euler's method; compiled."""
     model, process = model_of(setup, dtype), linear_flow()
-    times = uniform_spacing()(process, steps)
+    times, guided = uniform_spacing()(process, setup.steps), classifier_free(setup.guidance)
 
     def images(params: Params, noise: Array, label: Array) -> Array:
-        denoiser = make_denoiser(model, params, process, velocity(), default())
+        denoiser = guided(make_denoiser(model, params, process, velocity(), default()))
         keys = jax.random.split(jax.random.key(0), noise.shape[0])  # Euler's method draws nothing
         return sample(denoiser, euler(process), process, times, noise, Cond(label=label), keys)
 

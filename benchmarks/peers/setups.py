@@ -1,14 +1,15 @@
 """What is compared: networks by their sizes, batches, the optimiser of both. Needs neither JAX nor PyTorch."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Setup(NamedTuple):
     """One case. Sizes are those of the papers' tables; ``network`` is a name of `NETWORKS` on either side.
 
     size: keywords of both constructors, patch, width, depth and heads; masked: the share of tokens that a training step
-    leaves out.
+    leaves out; steps and guidance: of sampling, a scale of 1 is none; options: further keywords of our constructor, as
+    ``{"remat": "dots"}``.
     """
 
     title: str
@@ -18,6 +19,9 @@ class Setup(NamedTuple):
     masked: float = 0.0
     shape: tuple[int, int, int] = (32, 32, 3)
     classes: int = 10
+    steps: int = 10
+    guidance: float = 1.0
+    options: Mapping[str, Any] = {}
 
     @property
     def tokens(self) -> int:
@@ -43,7 +47,6 @@ class Recipe(NamedTuple):
 
 DIT_S = {"width": 384, "depth": 12, "heads": 6}
 UVIT_S = {"width": 512, "depth": 13, "heads": 8}
-SAMPLING_STEPS = 10
 SEED = 0  # of the parameters
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of the arithmetic, by device
 

@@ -74,6 +74,19 @@ class Training:
         return loss.detach()
 
 
+def guided(network: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
+    """Classifier-free guidance, both halves in one doubled batch (Ho & Salimans 2022); the network itself at 1."""
+    if scale == 1:
+        return network
+
+    def both(x: Tensor, level: Tensor, label: Tensor, visible: None) -> Tensor:
+        labels = torch.cat([label, torch.full_like(label, -1)])
+        out, free = network(torch.cat([x, x]), torch.cat([level, level]), labels, visible).chunk(2)
+        return torch.lerp(free, out, scale)
+
+    return both
+
+
 @torch.inference_mode()
 def euler(network: Callable[..., Tensor], patch: int, times: Sequence[float], x: Tensor, label: Tensor) -> Tensor:
     """Images from noise x [b, h, w, c] along dx/dt = network(x, t), t running down ``times`` to 0."""

@@ -25,14 +25,21 @@ class Ratio(NamedTuple):
     coverage: float
 
 
-def alternate(ways: Mapping[str, Callable[[], Taken]], rounds: int, pause: float = 0.1) -> dict[str, list[Taken]]:
+def alternate(
+    ways: Mapping[str, Callable[[], Taken]],
+    rounds: int,
+    pause: float = 0.1,
+    more: Callable[[], bool] = lambda: True,
+) -> dict[str, list[Taken]]:
     """What each way took in each round, one after the other, every other round in the opposite order.
 
     A way returns its seconds once its work is done. ``pause`` seconds before each let the threads of the one before go
-    to sleep.
+    to sleep. From the second round on, ``more()`` is asked whether there is to be another.
     """
     taken: dict[str, list[Taken]] = {name: [] for name in ways}
     for number in range(rounds):
+        if number and not more():
+            break
         for name in list(ways)[:: -1 if number % 2 else 1]:
             time.sleep(pause)
             taken[name].append(ways[name]())

@@ -3,13 +3,13 @@
 So a restart at step s needs no more than s, and every host works its slice of a global batch out alone.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-import grain
 import numpy as np
 
 from maskdiff_jax.data.augment import Augment, ImageShape, none
@@ -71,7 +71,8 @@ class Batches(Iterator[dict[str, Any]]):
     batches of ``batch`` across epochs, so that there is never a partial batch; host i of ``process_count`` holds the
     i-th contiguous part. ``fetch=False`` leaves the source's records out, for data that are resident on the device.
 
-    ``prefetch`` batches are loaded ahead by as many threads (0: none), in ``workers`` processes where that is not 0.
+    ``prefetch`` batches are loaded ahead by as many threads (0: none), in ``workers`` processes where that is not 0;
+    with both at 0 batches are made as they are asked for, without grain.
     Worker processes need a main module with an ``if __name__ == "__main__"`` guard, and absl flags that are parsed.
     Raises ValueError where the arguments do not fit together.
     """
@@ -105,7 +106,7 @@ class Batches(Iterator[dict[str, Any]]):
         self.at = Plan(source, batch, seed, augment, slice(process_index * size, (process_index + 1) * size), fetch)
         self._workers, self._prefetch = workers, prefetch
         self._step = start
-        self._stream: grain.DatasetIterator | None = None
+        self._stream: Any = None  # an iterator with a close()
         self._fingerprint = {"data": source.fingerprint, "seed": seed, "batch": batch, "augment": augment.spec}
 
     def __next__(self) -> dict[str, Any]:
@@ -142,7 +143,11 @@ class Batches(Iterator[dict[str, Any]]):
             self._stream.close()
             self._stream = None
 
-    def _open(self) -> grain.DatasetIterator:
+    def _open(self) -> Any:
+        if not (self._workers or self._prefetch):
+            return (self.at(step) for step in itertools.count(self._step))
+        import grain  # only here, so that the rest works without it
+
         threads = grain.ReadOptions(num_threads=self._prefetch, prefetch_buffer_size=self._prefetch)
         steps = grain.MapDataset.range(sys.maxsize).map(self.at)[self._step :].to_iter_dataset(threads)
         if self._workers:

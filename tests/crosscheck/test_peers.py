@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import ours, peer_ways, setups, step
+from benchmarks.peers import ours, peer_ways, step
 from benchmarks.peers.jobs import Side
 from benchmarks.peers.setups import Recipe, Setup
 from benchmarks.peers.weights import state_dict
@@ -127,11 +127,13 @@ def test_parameters_after_three_steps(name):
         assert max(float((expected[n] - before[n]).abs().max()) for n in expected) > 1e-2
 
 
-def test_sampling():
-    setup, raw = SETUPS["dit"], raw_of("dit")
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_sampling(guidance):
+    setup, raw = SETUPS["dit"]._replace(steps=6, guidance=guidance), raw_of("dit")
     noise = np.random.default_rng(3).standard_normal(raw.image.shape, np.float32)
-    expected = ours.sampler_of(setup, "float32", 6)(params_of("dit"), jnp.asarray(noise), jnp.asarray(raw.label))
-    found = step.euler(peer_of("dit"), 2, ours.times_of(6), torch.tensor(noise), torch.tensor(raw.label))
+    expected = ours.sampler_of(setup, "float32")(params_of("dit"), jnp.asarray(noise), jnp.asarray(raw.label))
+    denoise = step.guided(peer_of("dit"), guidance)
+    found = step.euler(denoise, 2, ours.times_of(6), torch.tensor(noise), torch.tensor(raw.label))
     np.testing.assert_allclose(found.numpy(), np.asarray(expected), atol=1e-4, rtol=1e-4)
 
 
@@ -150,11 +152,10 @@ def test_the_peer_draws_what_a_step_needs():
 @pytest.mark.parametrize(("name", "way"), [("ours", "ours"), ("peer", "eager")])
 def test_a_side_measures_itself(name, way):
     """In a process of its own, whose errors come back as text and do not end it."""
-    job = next(iter(setups.PRODUCTS))
     with Side(name, "cpu") as side:
-        with pytest.raises(RuntimeError, match=f"^{name}, prepare .*KeyError: 'no such job'"):
-            side.prepare("no such job", 1)
-        assert side.prepare(job, 1).ways == (way,)
+        with pytest.raises(RuntimeError, match=f"^{name}, prepare .*KeyError: 'no such kind'"):
+            side.prepare("no such kind", (4, 4, 4), 1)
+        assert side.prepare("product", (4, 4, 4), 1).ways == (way,)
         taken = side.take(way)
-        assert taken.wall > 0 and taken.cpu > 0 and side.about()
+        assert taken.wall > 0 and taken.cpu > 0 and side.call("about")
     assert not side.process.is_alive()
