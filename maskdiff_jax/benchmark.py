@@ -1,7 +1,8 @@
-"""How fast a config is on this machine, without its data: compiling, steps, images/s, MFU, memory, input, sampling.
+"""How fast a config is on this machine, without its data: compiling, steps, images/s, MFU, memory, input, sampling;
+and where the time of a step goes, part by part, against what this machine allows.
 
     python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_sparse.py [--only=step,sampling --rounds=10]
-    python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_maskdm.py --sweep=ratio
+    python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_maskdm.py --sweep=ratio,batch
 
 The step is the trainer's own, on one batch of noise that stays on the device. MFU is the share of what a large matrix
 product reaches here, in the arithmetic of the network. Prints a table; ``--out`` writes it as JSON, a sweep a picture.
@@ -17,7 +18,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskdiff_jax.benchmark_text import format_parts, format_sweep, picture
+from maskdiff_jax import benchmark_roofline
+from maskdiff_jax.benchmark_roofline import Ceilings
+from maskdiff_jax.benchmark_text import format_parts, format_sweeps, picture
 from maskdiff_jax.build import Experiment, mesh_for
 from maskdiff_jax.data import DataError, feed
 from maskdiff_jax.inference import condition, generator, labels_for
@@ -45,6 +48,7 @@ class Bench:
     def __init__(self, experiment: Experiment, devices: Sequence[Any], rounds: int):
         self.experiment, self.config, self.rounds = experiment, experiment.config, rounds
         self.devices, self.mesh = devices, mesh_for(experiment.config, devices)
+        self._products: dict[str, float] = {}
 
     @cached_property
     def dtype(self) -> str:
@@ -54,11 +58,22 @@ class Bench:
     def flops(self) -> float:
         return flops_per_image(self.experiment)
 
+    def product(self, dtype: str) -> float:
+        """FLOP/s of one device at a large matrix product, measured once for each arithmetic."""
+        if dtype not in self._products:
+            self._products[dtype] = matmul_rate(dtype, SIDES.get(self.devices[0].platform, SIDE), self.rounds)
+        return self._products[dtype]
+
     @cached_property
-    def ceiling(self) -> float:
-        """FLOP/s of one device."""
-        platform = self.devices[0].platform
-        return matmul_rate(self.dtype, SIDES.get(platform, SIDE), self.rounds)
+    def ceilings(self) -> Ceilings:
+        """Of one device, in the arithmetic of the network."""
+        megabytes = MEGABYTES.get(self.devices[0].platform, LARGE)
+        return Ceilings(self.product(self.dtype), copy_rate(megabytes, self.rounds))
+
+    @cached_property
+    def step(self) -> dict[str, Any]:
+        """See `step`: measured once."""
+        return _measured_step(self)
 
     @cached_property
     def state(self) -> Any:
@@ -67,14 +82,23 @@ class Bench:
 
 def ceilings(bench: Bench) -> dict[str, float]:
     """What one device does at most: matrix products in both arithmetics, and copying."""
-    platform = bench.devices[0].platform
-    side = SIDES.get(platform, SIDE)
-    found = {f"matmul_{dtype}_flops": matmul_rate(dtype, side, bench.rounds) for dtype in ("float32", "bfloat16")}
-    return found | {"copy_bytes": copy_rate(MEGABYTES.get(platform, LARGE), bench.rounds)}
+    found = {f"matmul_{dtype}_flops": bench.product(dtype) for dtype in ("float32", "bfloat16")}
+    return found | {"copy_bytes": bench.ceilings.bytes}
 
 
 def step(bench: Bench) -> dict[str, Any]:
     """The compiled training step: its time, images a second, FLOP/s, share of the ceiling, and memory."""
+    return bench.step
+
+
+def roofline(bench: Bench) -> dict[str, Any]:
+    """The parts of a step, each alone: see `benchmark_roofline.roofline`."""
+    seconds = bench.step["seconds"]
+    rows = benchmark_roofline.roofline(bench.experiment, bench.devices, bench.ceilings, seconds, bench.rounds)
+    return {"ceilings": bench.ceilings._asdict(), "rows": rows}
+
+
+def _measured_step(bench: Bench) -> dict[str, Any]:
     e, config = bench.experiment, bench.config
     engine = ENGINES[config.parallel.engine](bench.mesh)
     whole = make_step(e.objective, e.optimizer, step_ingest(e), config.accumulate, engine)
@@ -105,7 +129,7 @@ def step(bench: Bench) -> dict[str, Any]:
         "slowest": max(seconds),
         "images_per_second": config.batch / median,
         "flops_per_second": rate,
-        "mfu": rate / (bench.ceiling * len(bench.devices)),
+        "mfu": rate / (bench.product(bench.dtype) * len(bench.devices)),
         "state_bytes": nbytes(abstract),
         "temporary_bytes": memory.temp_size_in_bytes,
         "peak_bytes": stats.get("peak_bytes_in_use"),
@@ -144,6 +168,7 @@ def sampling(bench: Bench) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "ceilings": ceilings,
     "step": step,
+    "roofline": roofline,
     "input": pipeline,
     "sampling": sampling,
 }
@@ -190,37 +215,39 @@ def benchmark(
     config: ConfigDict,
     *,
     only: Sequence[str] = (),
-    sweep: str | None = None,
+    sweep: Sequence[str] = (),
     rounds: int = 5,
     out: str | None = None,
 ) -> dict[str, Any]:
-    """Measure ``only`` some of `PARTS` (default: all), or the step along one of `SWEEPS`; print and return it.
+    """Measure ``only`` some of `PARTS` (default: all), or the step along some of `SWEEPS`; print and return it.
 
-    ``out``: a JSON file; a sweep's picture stands beside it. Of a config with stages, the first is measured. Raises
-    ConfigError for an unknown name, or an ``out`` that exists.
+    ``out``: a JSON file; the picture of the sweeps stands beside it. Of a config with stages, the first is measured.
+    Raises ConfigError for an unknown name, or an ``out`` that exists.
     """
     for name in only:
         if name not in PARTS:
             raise ConfigError(f"--only: unknown {name!r}; choose from {', '.join(PARTS)}")
-    if sweep is not None and (sweep not in SWEEPS or only):
-        raise ConfigError(f"--sweep: {sweep!r}: choose from {', '.join(SWEEPS)}, without --only")
+    for name in sweep:
+        if name not in SWEEPS or only:
+            raise ConfigError(f"--sweep: {name!r}: choose from {', '.join(SWEEPS)}, without --only")
     if out is not None and Path(out).exists():
         raise ConfigError(f"--out: {out} exists: name another file")
     config.resident = False  # the batch stays on the device
     title = config.name or config.model.name
     found: dict[str, Any] = {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
-    if sweep is None:
+    if not sweep:
         bench = Bench(build_stages(config)[0].experiment, jax.devices(), rounds)
         found |= {name: PARTS[name](bench) for name in only or PARTS}
         text = format_parts(title, found)
     else:
-        found["sweep"] = {"of": sweep, "rows": _swept(config, sweep, rounds)}
-        text = format_sweep(title, found)
+        along = {name: SWEEPS[name](config) for name in dict.fromkeys(sweep)}  # all of them checked before any is run
+        found["sweeps"] = {name: _swept(config, name, values, rounds) for name, values in along.items()}
+        text = format_sweeps(title, found)
     print(text)
     if out is not None:
         write_json(out, found | {"provenance": provenance(config.to_dict())})
-        if sweep is not None:
-            write_atomically(Path(out).with_suffix(".png"), picture(title, found["sweep"]))
+        if sweep:
+            write_atomically(Path(out).with_suffix(".png"), picture(title, found["sweeps"]))
     return found
 
 
@@ -241,9 +268,11 @@ def noise_batch(experiment: Experiment, shapes: dict[str, Any]) -> Any:
     return own | {"controls": jax.tree.map(put, shapes["controls"], controls)}
 
 
-def _swept(config: ConfigDict, sweep: str, rounds: int) -> list[dict[str, Any]]:
+def _swept(
+    config: ConfigDict, sweep: str, values: list[tuple[float, dict[str, Any]]], rounds: int
+) -> list[dict[str, Any]]:
     rows = []
-    for value, changes in SWEEPS[sweep](config):
+    for value, changes in values:
         own = config.copy_and_resolve_references()
         with own.ignore_type():
             for key, change in changes.items():

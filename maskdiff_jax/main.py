@@ -62,8 +62,8 @@ _VAE = flags.DEFINE_string("vae", None, "export: folder of the AutoencoderKL of 
 _DEVICES = flags.DEFINE_integer("devices", None, "plan: number of devices [those here]", lower_bound=1)
 _MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of each device [what it reports]")
 
-_ONLY = flags.DEFINE_list("only", None, "benchmark: ceilings, step, input, sampling [all]")
-_SWEEP = flags.DEFINE_string("sweep", None, "benchmark: the step for several values of batch, tokens, ratio or devices")
+_ONLY = flags.DEFINE_list("only", None, "benchmark: ceilings, step, roofline, input, sampling [all]")
+_SWEEP = flags.DEFINE_list("sweep", None, "benchmark: the step for several values of batch, tokens, ratio, devices")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "benchmark: timings of each kind [5]", lower_bound=1)
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: host:port of process 0, or auto")
