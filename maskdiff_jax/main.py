@@ -4,7 +4,7 @@
     python -m maskdiff_jax.main --mode=prepare --config=configs/cifar_sparse.py
     python -m maskdiff_jax.main --mode=encode --config=configs/folder_latent.py --config.encode.vae=V …
     python -m maskdiff_jax.main --mode=plan --config=configs/cifar_sparse.py [--devices=8 --memory=80]
-    python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_sparse.py [--sweep=ratio]
+    python -m maskdiff_jax.main --mode=benchmark --config=configs/cifar_sparse.py [--sweep=ratio,batch]
     python -m maskdiff_jax.main --mode=sample --workdir=D [--num=64 --guidance=2 --labels=3,7 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D [--steps=50 …]
     python -m maskdiff_jax.main --mode=evaluate --workdir=D --metrics=fid,kid --num=50000 [--guidance=1,1.5,2 …]

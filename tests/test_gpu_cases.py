@@ -63,7 +63,9 @@ class Sides:
         self.card, self.seconds, self.flops = card, seconds, flops
         self.images = {}
 
-    def prepare(self, kind, entry, calls):
+    def prepare(self, kind, entry, calls, seconds):
+        if kind.endswith("compiled") and "compiled" not in self.seconds:
+            raise TimeoutError("prepare training compiled took more than 9 s")
         batch = (entry[0] if type(entry) is tuple else entry).batch
         if batch > 512:
             raise RuntimeError("out of memory")
@@ -122,6 +124,12 @@ def test_another_card_is_not_judged(run):
     assert held == [None, None] and found["mfu"]["ours"]["of_peak"] is None and "not judged here" in table
 
 
+def test_a_peer_that_is_not_ready_in_time_is_left_out(run):
+    held, found, table = run("dit_b2", Sides("NVIDIA H200", {"ours": 1 / 500, "eager": 1 / 300}))
+    assert held == [True, None] and list(found["ways"]) == ["ours"]
+    assert "PyTorch was not ready in time: prepare training compiled took more than 9 s." in table
+
+
 def test_hidden_tokens_are_judged_by_the_flops_that_they_save(run):
     """Half of the time at half of the FLOPs is all of it; 2.4 times as fast at a quarter is 0.6."""
     sides = Sides("NVIDIA H100", {"ours": 1.0, "0.0": 1.0, "0.5": 0.5, "0.75": 1 / 2.4, "0.9": 0.1 / 0.9})
@@ -138,7 +146,7 @@ def test_data_on_the_device_are_judged_by_the_ready_batch(run):
 
 def test_sampling_counts_both_halves_of_a_doubled_batch(run):
     """50 steps of two forward passes, each a third of training."""
-    seconds = {"ours": 0.1, "compiled": 0.2}
+    seconds = {"ours": 0.1, "eager": 0.3, "compiled": 0.2}
     held, found, _ = run("sampling", Sides("NVIDIA H200", seconds, flops=3e9))
     assert held == [] and found["flops_per_image"] == pytest.approx(50 * 2 * 1e9)
     assert found["ratio"]["median"] == pytest.approx(2.0)

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         lab = Lab(options.device, options.minutes, tiny=options.tiny, options=dict(options.model), first=options.batch)
         try:
             held += run(name, CASES[name], lab, options.out)
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
             sys.exit(f"{name}: {error}")
         finally:
             lab.close()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu.search import Budget, Search, Trial, best_batch
 from benchmarks.peers import timing
-from benchmarks.peers.jobs import SHARE, Desk, Side
+from benchmarks.peers.jobs import SHARE, Desk, Ready, Side
 from benchmarks.peers.setups import Setup
 
 OURS = "benchmarks.gpu.our_ways"
@@ -17,7 +17,7 @@ ALONE = 0.9  # of the memory, where one side has the card for itself
 PEAKS = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12}  # bfloat16 FLOP/s, dense, by name of the card
 TRIAL_CALLS, TRIALS = 3, 2  # of a batch size
 SECONDS = 2.0  # of a timing, at least
-MEASURING = 0.95  # of the time; the rest is for the files
+READY, MEASURING = 0.85, 0.95  # of the time, when all ways must be ready, and the measurement done
 SIDE = 8192  # of the matrices whose product is the ceiling
 ROUNDS = 12
 PAUSE = 0.1  # seconds before a timing
@@ -120,7 +120,7 @@ class Lab:
     def _rate(self, side: Any, kind: str, setup: Setup, way: str) -> Callable[[int], float]:
         def rate(batch: int) -> float:
             self.say(f"{way}, {kind}, batch {batch}")
-            side.prepare(kind, setup._replace(batch=batch), TRIAL_CALLS)
+            self._prepare(side, kind, setup._replace(batch=batch), TRIAL_CALLS)
             return batch * TRIAL_CALLS / min(side.take(way).wall for _ in range(TRIALS))
 
         return rate
@@ -131,7 +131,7 @@ class Lab:
         if isinstance(entry, Setup):
             entry = entry._replace(batch=found.batch)
         self.say(f"{kind}, batch {found.batch}, {calls} calls in a timing")
-        ready = side.prepare(kind, entry, calls)
+        ready = self._prepare(side, kind, entry, calls)
         self.notes += [f"{way} did not run: {why}" for way, why in ready.failures.items()]
         return {name: Way(partial(side.take, name), found.batch, calls) for name in ready.ways}
 
@@ -160,11 +160,16 @@ class Lab:
             for name, way in ways.items()
         }
 
-    def about(self, ours: Any, peer: Any = None) -> None:
-        """Note what both sides run with."""
+    def about(self, ours: Any) -> None:
+        """Note what our side runs with: before anything else."""
         self.made_with = ours.call("about")
-        if peer is not None:
-            self.made_with["versions"] |= {"torch": peer.call("about")["torch"]}
+
+    def about_peer(self, peer: Any) -> None:
+        self.made_with["versions"] |= {"torch": peer.call("about")["torch"]}
+
+    def _prepare(self, side: Any, kind: str, entry: Any, calls: int) -> Ready:
+        """Raises TimeoutError where it would leave no time to measure."""
+        return side.prepare(kind, entry, calls, max(1.0, self.budget.until(READY)))
 
     @property
     def peak(self) -> float | None:

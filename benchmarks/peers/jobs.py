@@ -19,6 +19,7 @@ ENVIRONMENT = {
 }
 MODULES = {"ours": "benchmarks.peers.our_ways", "peer": "benchmarks.peers.peer_ways"}
 SHARE = 0.46  # of a GPU's memory for each side: what neither side's allocator knows of takes some, too
+PATIENCE = 5  # seconds that a process has to end by itself
 Way = Callable[[], object]
 
 
@@ -42,8 +43,8 @@ class Desk:
         self.module, self.device, self.share = import_module(module), device, share
         self.ways: dict[str, Way] = {}
 
-    def prepare(self, kind: str, entry: Any, calls: int) -> Ready:
-        """Build the ways of a job and call each twice; the ways of the job before are gone."""
+    def prepare(self, kind: str, entry: Any, calls: int, seconds: float | None = None) -> Ready:
+        """Build the ways of a job and call each twice; the ways of the job before are gone. It takes what it takes."""
         self.ways.clear()
         gc.collect()
         self.module.begin(self.device, self.share)
@@ -87,11 +88,14 @@ class Side:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.connection.close()  # which ends `serve`
+        self.process.join(PATIENCE)
         self.process.terminate()
         self.process.join()
 
-    def prepare(self, kind: str, entry: Any, calls: int) -> Ready:
-        return self._ask("prepare", kind, entry, calls)
+    def prepare(self, kind: str, entry: Any, calls: int, seconds: float | None = None) -> Ready:
+        """As a desk does. Raises TimeoutError where it takes more than ``seconds``; the process is then ended."""
+        return self._ask("prepare", kind, entry, calls, seconds=seconds)
 
     def take(self, way: str) -> Taken:
         return self._ask("take", way)
@@ -99,11 +103,15 @@ class Side:
     def call(self, function: str, *arguments: Any) -> Any:
         return self._ask("call", function, *arguments)
 
-    def _ask(self, *message: Any) -> Any:
+    def _ask(self, *message: Any, seconds: float | None = None) -> Any:
         self.connection.send(message)
+        until = None if seconds is None else time.monotonic() + seconds
         while not self.connection.poll(1):
             if not self.process.is_alive():
                 raise RuntimeError(f"the process of {message} ended with status {self.process.exitcode}")
+            if until is not None and time.monotonic() > until:
+                self.process.terminate()
+                raise TimeoutError(f"{' '.join(map(str, message[:2]))} took more than {seconds:.0f} s")
         answer = self.connection.recv()
         if isinstance(answer, Exception):
             raise answer
@@ -117,7 +125,10 @@ def serve(
     os.environ |= environment
     desk = Desk(module, device, share)
     while True:
-        action, *arguments = connection.recv()
+        try:
+            action, *arguments = connection.recv()
+        except EOFError:
+            return
         try:
             answer = getattr(desk, action)(*arguments)
         except Exception as error:

@@ -158,4 +158,6 @@ def test_a_side_measures_itself(name, way):
         assert side.prepare("product", (4, 4, 4), 1).ways == (way,)
         taken = side.take(way)
         assert taken.wall > 0 and taken.cpu > 0 and side.call("about")
+        with pytest.raises(TimeoutError, match=r"^prepare product took more than 0 s$"):
+            side.prepare("product", (64, 64, 64), 10**6, seconds=0)
     assert not side.process.is_alive()
