@@ -91,17 +91,16 @@ def _beside_peer(lab: Lab, kind: str, setup: Setup, goal: float | None = None, a
         lab.about(ours)
         work, product = _work(ours, kind, setup), ours.call("ceiling", lab.side_of_products)
         found = {"ours": lab.search(ours, kind, setup, "ours", until=0.5)}
-        ways, peaks = {}, {}
+        ways, peaks = lab.ready(ours, kind, setup, found["ours"]), {}
         if lab.torch:
             peer = stack.enter_context(lab.side("peer"))
             try:
                 lab.about_peer(peer)
                 found["eager"] = lab.search(peer, f"{kind} eager", setup, "eager", until=0.6)
-                ways = lab.compiled(peer, kind, setup, found["eager"])
+                ways |= lab.compiled(peer, kind, setup, found["eager"])
                 peaks["peer"] = peer.call("peak_bytes")
-            except TimeoutError as error:
-                lab.notes.append(f"Ours alone, as PyTorch was not ready in time: {error}.")
-        ways = lab.ready(ours, kind, setup, found["ours"]) | ways
+            except (RuntimeError, TimeoutError) as error:
+                lab.notes.append(f"Ours alone, as PyTorch was not ready: {error}.")
         peaks["ours"] = ours.call("peak_bytes")
         measured = lab.alternate(ways)
 
