@@ -1,5 +1,6 @@
 """What the comparison with PyTorch says of measured seconds, and the arguments of its command; needs no torch."""
 
+import os
 import time
 
 import numpy as np
@@ -117,6 +118,29 @@ def test_a_way_that_cannot_run_is_left_out():
     assert ready.ways == ("eager",) and ready.failures == {"compiled": "TypeError: no compiler for this machine"}
     with pytest.raises(TypeError):
         jobs.warm_up({"eager": broken}, frozenset({"compiled"}))
+
+
+def test_a_process_starts_in_its_environment(monkeypatch):
+    """And leaves that of its parent as it was."""
+    seen = {}
+
+    class Process:
+        def start(self):
+            seen.update(os.environ)
+
+        join = terminate = lambda self, *seconds: None
+
+    side = jobs.Side("peer", "cuda", 0.25, environment={"MASKDIFF_TEST": "1"})
+    side.process = Process()
+    monkeypatch.setenv("JAX_PLATFORMS", "of the parent")
+    before = dict(os.environ)
+    with side:
+        assert dict(os.environ) == before
+    assert seen == before | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.25",
+        "MASKDIFF_TEST": "1",
+    }
 
 
 def test_seconds_of_a_way():

@@ -79,12 +79,19 @@ class Side:
     ):
         self.connection, other = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        environment = ENVIRONMENT[name][device] | {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(share)} | dict(environment)
-        arguments = (other, name, module or MODULES[name], device, share, environment)
+        memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(share)}
+        self.environment = ENVIRONMENT[name][device] | memory | dict(environment)
+        arguments = (other, name, module or MODULES[name], device, share)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
 
     def __enter__(self) -> "Side":
-        self.process.start()
+        before = dict(os.environ)
+        os.environ |= self.environment  # inherited: a process imports its main module, and jax with it, before `serve`
+        try:
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ |= before
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -118,11 +125,8 @@ class Side:
         return answer
 
 
-def serve(
-    connection: Connection, name: str, module: str, device: str, share: float, environment: Mapping[str, str]
-) -> None:
-    """Answer the messages of a `Side` until the process is ended."""
-    os.environ |= environment
+def serve(connection: Connection, name: str, module: str, device: str, share: float) -> None:
+    """Answer the messages of a `Side` until its end of the connection is closed."""
     desk = Desk(module, device, share)
     while True:
         try:
