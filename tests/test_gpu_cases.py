@@ -207,7 +207,7 @@ assert not gone & found, gone & found
 
 def test_nothing_beside_jax_flax_and_optax_is_needed(tmp_path):
     """A case runs, and the data of another one are made ready, where the trainer's other packages cannot be found."""
-    gone = "PIL,array_record,beartype,clu,etils.epath,grain,importlib_resources,jaxtyping,matplotlib,ml_collections,"
+    gone = "PIL,array_record,beartype,clu,grain,importlib_resources,jaxtyping,matplotlib,ml_collections,"
     gone += "orbax,safetensors,sklearn,tensorboardX,tensorflow,tensorflow_datasets,torch,tqdm"
     arguments = [sys.executable, "-c", BARE, str(tmp_path), gone]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

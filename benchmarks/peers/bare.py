@@ -1,7 +1,7 @@
 """Stand-ins for packages that a bare machine lacks and that timing a step does not use: importing them works.
 
 The library's modules import them at their top, for shapes in annotations or for files that are not read here. Whatever
-is installed is left as it is.
+is installed is left as it is. None of them may be one that jax or PyTorch would use if it were there.
 """
 
 import importlib.abc
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-PACKAGES = ("PIL", "array_record", "etils", "jaxtyping", "tqdm")
+PACKAGES = ("PIL", "array_record", "jaxtyping")
 
 
 class Absent(type):

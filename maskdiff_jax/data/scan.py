@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import PIL
-from tqdm import tqdm
 
 from maskdiff_jax.data.decode import square
 from maskdiff_jax.data.source import digest
@@ -74,6 +73,8 @@ def unreadable(root: Path, files: Sequence[File]) -> list[str]:
 
 
 def _broken(root: Path, paths: list[str]) -> list[str]:
+    from tqdm import tqdm  # only here, so that the rest works without it
+
     def check(chunk: list[str]) -> list[str]:
         return [path for path in chunk if not _decodes(root / path)]
 

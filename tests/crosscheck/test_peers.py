@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu.__main__ import main
 from benchmarks.peers import ours, peer_ways, step
 from benchmarks.peers.jobs import Side
 from benchmarks.peers.setups import Recipe, Setup
 from benchmarks.peers.weights import state_dict
 from maskdiff_jax import rng
 from maskdiff_jax.train.ema import get_ema
+from maskdiff_jax.train.files import read_json
 from maskdiff_jax.train.parallel import make_mesh
 from maskdiff_jax.train.state import state_from
 from maskdiff_jax.types import Batch, Cond
@@ -161,3 +163,12 @@ def test_a_side_measures_itself(name, way):
         with pytest.raises(TimeoutError, match=r"^prepare product took more than 0 s$"):
             side.prepare("product", (64, 64, 64), 10**6, seconds=0)
     assert not side.process.is_alive()
+
+
+def test_a_case_for_a_gpu_runs_beside_compiled_pytorch(tmp_path):
+    """In tiny, on a CPU: each side in its process, and none of the peer's ways left out."""
+    with pytest.raises(SystemExit) as stop:
+        main([f"--out={tmp_path}", "--device=cpu", "--tiny", "--only=sampling"])
+    found = read_json(tmp_path / "sampling.json")
+    assert stop.value.code == 0 and set(found["ways"]) == {"ours", "compiled"} and found["notes"] == []
+    assert found["ratio"]["median"] > 0 and found["provenance"]["versions"]["torch"] == torch.__version__
