@@ -1,6 +1,6 @@
 """Our side of each job, in a process without PyTorch. XLA has a thread for each core that the process may use.
 
-The process keeps freed memory, as the trainer's does.
+The process keeps freed memory and multiplies with Eigen, as the trainer's does.
 """
 
 import os
@@ -13,13 +13,14 @@ import numpy as np
 from benchmarks.peers import ours, setups
 from benchmarks.peers.jobs import Way
 from benchmarks.peers.setups import Recipe, Setup
-from maskdiff_jax.machine import keep_freed_memory
+from maskdiff_jax.machine import keep_freed_memory, multiply_with_eigen
 from maskdiff_jax.train.parallel import make_mesh
 from maskdiff_jax.train.provenance import provenance
 from maskdiff_jax.train.state import init_state
 from maskdiff_jax.train.step import jit_step
 
 keep_freed_memory(os.environ)
+multiply_with_eigen(os.environ)
 
 
 def about(device: str) -> dict[str, Any]:
