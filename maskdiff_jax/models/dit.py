@@ -1,6 +1,7 @@
 """DiT: a transformer over patches, conditioned through adaLN-zero (Peebles & Xie 2023, arXiv 2212.09748)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import Context, conditions, merge
 from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
+from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.tokens import gather, patchify, sincos_2d
 from maskdiff_jax.types import Cond, CondShape, Model, Output, Tokens
 
@@ -40,6 +42,8 @@ def dit(
     level_features: str = "dit",
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    remat: str = "none",
+    scan: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """A DiT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
@@ -61,6 +65,9 @@ def dit(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
+        kernels) or 'full' (the whole of each block), for memory.
+      scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
       dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
         output are float32.
 
@@ -71,6 +78,7 @@ def dit(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    options["stack"] = Stack(remat, scan)
     size = preset_sizes("dit", PRESETS, preset, **asked, **scales)
     options["level_shift"] = layers.LEVEL_FEATURES[level_features]
     return transformer(DiT, image_shape, classes, patch, conditioning, **size, **options)
@@ -111,6 +119,7 @@ class Transformer(nn.Module):
     learned_variance: bool
     level_scale: float
     trained_grid: tuple[int, int] | None
+    stack: Stack
     dtype: DTypeLike
     final_layer: ClassVar[type[nn.Module]] = layers.FinalLayer
 
@@ -177,6 +186,6 @@ class DiT(Transformer):
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         k = h.shape[1]
         h, mask = layers.prepend(context.tokens, context.mask, h)
-        for i in range(self.depth):
-            h = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")(h, c, mask)
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        h, _ = self.stack(self, block, numbered("block", self.depth), h, c, mask)
         return h[:, -k:]

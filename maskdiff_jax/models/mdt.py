@@ -1,6 +1,7 @@
 """MDTv2: a masked diffusion transformer that also answers for the tokens it does not see (Gao et al. 2023)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from maskdiff_jax.models.conditioning import merge
 from maskdiff_jax.models.dit import PRESETS as SIZES
 from maskdiff_jax.models.dit import Transformer, transformer
 from maskdiff_jax.models.sizes import preset_sizes
+from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.tokens import gather, patchify, scatter, sincos_2d
 from maskdiff_jax.types import Cond, CondShape, Model, Output
 
@@ -39,6 +41,8 @@ def mdt(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    remat: str = "none",
+    scan: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """An MDTv2 for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional (arXiv 2303.14389v2).
@@ -75,6 +79,9 @@ def mdt(
         another resolution: positions and relative positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes. Tokens are attended to in every block, beside the image's.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
+        kernels) or 'full' (the whole of each block), for memory.
+      scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
       dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
         output are float32.
 
@@ -83,6 +90,7 @@ def mdt(
     asked = {"width": width, "depth": depth, "heads": heads, "decoder": decoder, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    options["stack"] = Stack(remat, scan)
     options |= {"relative_positions": relative_positions, "input_shortcuts": input_shortcuts}
     size = preset_sizes("mdt", PRESETS, preset, **asked, **scales)
     size["encoder"] = size["depth"] - size.pop("decoder")
@@ -161,17 +169,14 @@ class MDT(Transformer):
             shortcut, _ = layers.prepend(context.tokens, None, h + positions)
             h = h if visible is None else gather(h, visible)
 
-        def block(name: str) -> Block:
-            grid = self.tokens.grid if self.relative_positions else None
-            return Block(self.heads, int(self.mlp_ratio * self.width), grid, self.trained_grid, self.dtype, name=name)
+        grid = self.tokens.grid if self.relative_positions else None
+        hidden = int(self.mlp_ratio * self.width)
+        through = partial(self.stack, self, partial(Block, self.heads, hidden, grid, self.trained_grid, self.dtype))
 
         h, mask = layers.prepend(context.tokens, context.mask, h + seen)
-        skips = []
-        for i in range(self.encoder):
-            skip = None if i < self.encoder // 2 else skips.pop()
-            h = block(f"encoder_{i:02d}")(h, c, ids, mask, skip)
-            if skip is None:
-                skips.append(h)
+        names, half = numbered("encoder", self.encoder), self.encoder // 2
+        h, skips = through(names[:half], h, c, ids, mask, keep=True)
+        h, _ = through(names[half:], h, c, ids, mask, each=skips[::-1])
 
         m = h.shape[1] - ids.shape[1]
         extra, h, shown = None if m == 0 else h[:, :m], h[:, m:], None
@@ -183,10 +188,8 @@ class MDT(Transformer):
         h, mask = layers.prepend(extra, context.mask, h + positions)
         if shown is not None:
             kept = jnp.pad(shown, ((0, 0), (m, 0), (0, 0)), constant_values=True)
-            h = jnp.where(kept, h, block("side")(h, c, every, mask))
-
-        for i in range(self.depth - self.encoder):
-            h = block(f"decoder_{i:02d}")(h, c, every, mask, shortcut)
+            h = jnp.where(kept, h, through(["side"], h, c, every, mask)[0])
+        h, _ = through(numbered("decoder", self.depth - self.encoder), h, c, every, mask, shortcut)
 
         features = self.tokens.patch**2 * self.channels * (2 if self.learned_variance else 1)
         out = self.final_layer(features, name="final")(h[:, -n:], c)

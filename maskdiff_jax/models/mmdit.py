@@ -1,6 +1,7 @@
 """mmDiT: image and condition tokens in two streams with joint attention (Esser et al. 2024, arXiv 2403.03206, §4)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from maskdiff_jax.models import layers
 from maskdiff_jax.models.conditioning import Context
 from maskdiff_jax.models.dit import PRESETS, Transformer, transformer
 from maskdiff_jax.models.sizes import preset_sizes
+from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.types import CondShape, Model
 
 
@@ -30,6 +32,8 @@ def mmdit(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    remat: str = "none",
+    scan: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """An mmDiT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
@@ -56,6 +60,9 @@ def mmdit(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label_token": {}}``; by default the label as a
         token where there are classes. Vectors join the level's and modulate both streams.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
+        kernels) or 'full' (the whole of each block), for memory.
+      scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
       dtype: of the arithmetic and of the residual streams, 'float32' or 'bfloat16'; parameters, norms, softmax and the
         output are float32.
 
@@ -64,6 +71,7 @@ def mmdit(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    options["stack"] = Stack(remat, scan)
     size = preset_sizes("mmdit", PRESETS, preset, **asked, **scales)
     return transformer(MMDiT, image_shape, classes, patch, conditioning, label="label_token", **size, **options)
 
@@ -116,17 +124,17 @@ class Block(nn.Module):
 
     heads: int
     hidden: int
-    last: bool
     dtype: DTypeLike
+    last: bool = False
 
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b k w"],
-        context: Float[Array, "b m w"] | None,
+        streams: tuple[Float[Array, "b k w"], Float[Array, "b m w"] | None],
         c: Float[Array, "b w"],
         mask: Bool[Array, "b m"] | None = None,
     ) -> tuple[Float[Array, "b k w"], Float[Array, "b m w"] | None]:
+        x, context = streams
         b, k, width = x.shape
         parts = [Enter(self.heads, True, self.dtype, name="image_in")(x, c)]
         if context is not None:
@@ -149,7 +157,8 @@ class MMDiT(Transformer):
 
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         tokens = None if context.tokens is None else context.tokens.astype(self.dtype)
-        for i in range(self.depth):
-            hidden, last = int(self.mlp_ratio * self.width), i == self.depth - 1
-            h, tokens = Block(self.heads, hidden, last, self.dtype, name=f"block_{i:02d}")(h, tokens, c, context.mask)
-        return h
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        *names, last = numbered("block", self.depth)
+        streams, _ = self.stack(self, block, names, (h, tokens), c, context.mask)
+        streams, _ = self.stack(self, partial(block, last=True), [last], streams, c, context.mask)
+        return streams[0]

@@ -1,6 +1,7 @@
 """PixArt-α: a DiT with cross-attention to condition tokens and one shared modulation (Chen et al. 2023)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from maskdiff_jax.models.attention import CrossAttention
 from maskdiff_jax.models.conditioning import Context
 from maskdiff_jax.models.dit import PRESETS, Transformer, transformer
 from maskdiff_jax.models.sizes import preset_sizes
+from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.types import CondShape, Model
 
 
@@ -30,6 +32,8 @@ def pixart(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    remat: str = "none",
+    scan: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """A PixArt-α for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional (arXiv 2310.00426).
@@ -59,6 +63,9 @@ def pixart(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         token where there are classes.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
+        kernels) or 'full' (the whole of each block), for memory.
+      scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
       dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
         output are float32.
 
@@ -67,6 +74,7 @@ def pixart(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
+    options["stack"] = Stack(remat, scan)
     size = preset_sizes("pixart", PRESETS, preset, **asked, **scales)
     return transformer(PixArt, image_shape, classes, patch, conditioning, label="label_token", **size, **options)
 
@@ -133,7 +141,5 @@ class PixArt(Transformer):
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         modulation = layers.linear(nn.silu(c), 6 * self.width, kernel_init=layers.embedding_init, name="modulation")
         modulation = modulation.reshape(-1, 6, self.width)
-        for i in range(self.depth):
-            block = Block(self.heads, int(self.mlp_ratio * self.width), self.dtype, name=f"block_{i:02d}")
-            h = block(h, modulation, context.tokens, context.mask)
-        return h
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        return self.stack(self, block, numbered("block", self.depth), h, modulation, context.tokens, context.mask)[0]

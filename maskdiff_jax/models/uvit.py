@@ -17,6 +17,7 @@ from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import conditions, merge
 from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
+from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.tokens import cut, gather
 from maskdiff_jax.tokens import segments as token_segments
 from maskdiff_jax.types import Cond, CondShape, Model, Output, Segments, Tokens
@@ -53,6 +54,8 @@ def uvit(
     segments: tuple[int, ...] | None = None,
     level_scale: float = 1000.0,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    remat: str = "none",
+    scan: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """A U-ViT for images of ``image_shape`` (h, w, c); with ``classes`` = 0 it is unconditional.
@@ -77,6 +80,9 @@ def uvit(
       level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label_token": {}}``, the default where
         there are classes; only those that give tokens.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
+        kernels) or 'full' (the whole of each block), for memory.
+      scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
       dtype: of the arithmetic and of the residual stream, 'float32' or 'bfloat16'; parameters, norms, softmax and the
         output are float32.
 
@@ -102,6 +108,7 @@ def uvit(
         qv_bias=qkv_bias == "qv",
         positions=positions,
         level_scale=level_scale,
+        stack=Stack(remat, scan),
         dtype=dtype,
     )
     return from_linen(module, image_shape, tokens, example(shape))
@@ -161,6 +168,7 @@ class UViT(nn.Module):
     qv_bias: bool
     positions: bool
     level_scale: float
+    stack: Stack
     dtype: DTypeLike
 
     @nn.compact
@@ -188,16 +196,11 @@ class UViT(nn.Module):
         if mask is not None:  # the level before them and the image after them are attended to
             mask = jnp.pad(mask, ((0, 0), (1, h.shape[1] - m)), constant_values=True)
 
-        def block(name: str) -> Block:
-            return Block(self.heads, int(self.mlp_ratio * self.width), self.qv_bias, self.dtype, name=name)
-
-        skips = []
-        for i in range(self.depth // 2):
-            h = block(f"in_{i:02d}")(h, mask)
-            skips.append(h)
-        h = block("middle")(h, mask)
-        for i in range(self.depth // 2):
-            h = block(f"out_{i:02d}")(h, mask, skips.pop())
+        hidden, half = int(self.mlp_ratio * self.width), self.depth // 2
+        through = partial(self.stack, self, partial(Block, self.heads, hidden, self.qv_bias, self.dtype))
+        h, skips = through(numbered("in", half), h, mask, keep=True)
+        h, _ = through(["middle"], h, mask)
+        h, _ = through(numbered("out", half), h, mask, each=skips[::-1])
 
         h = layer_norm(name="norm")(h[:, m:])
         parts = jnp.split(h, list(itertools.accumulate(part.shape[1] for part in parts[:-1])), axis=1)

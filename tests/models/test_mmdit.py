@@ -107,9 +107,9 @@ def test_a_block_follows_its_formula(last):
     keys = jax.random.split(jax.random.key(0), 3)
     x, context = jax.random.normal(keys[0], (2, 4, 8)), jax.random.normal(keys[1], (2, 3, 8))
     c, mask = jax.random.normal(keys[2], (2, 8)), jnp.array([[True, False, True], [False, False, True]])
-    block = Block(2, 12, last, "float32")
-    params = random_params(lambda key: block.init(key, x, context, c, mask)["params"], scale=0.5)
-    out, out_context = jax.jit(block.apply)({"params": params}, x, context, c, mask)
+    block = Block(2, 12, "float32", last=last)
+    params = random_params(lambda key: block.init(key, (x, context), c, mask)["params"], scale=0.5)
+    out, out_context = jax.jit(block.apply)({"params": params}, (x, context), c, mask)
 
     p = jax.tree.map(np.float64, params)
     x, context, c = np.float64(x), np.float64(context), np.float64(c)
