@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -10,7 +9,7 @@ from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from maskdiff_jax.models import layers
+from maskdiff_jax.models import kernels, layers
 
 
 class CrossAttention(nn.Module):
@@ -27,6 +26,7 @@ class CrossAttention(nn.Module):
     bias: bool = True
     kernel_init: Initializer = nn.initializers.xavier_uniform()
     out_init: Initializer = nn.initializers.xavier_uniform()
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -34,11 +34,11 @@ class CrossAttention(nn.Module):
     ) -> Float[Array, "b k w"]:
         b, k, width = x.shape
         project = partial(layers.linear, dtype=self.dtype, bias=self.bias, kernel_init=self.kernel_init)
-        query = project(x, width, name="query").reshape(b, k, self.heads, -1)
+        query = project(x, width, name="query").reshape(b, k, self.heads, -1).transpose(0, 2, 1, 3)
         pair = project(tokens, 2 * width, name="key_value")
         pair = pair.reshape(b, tokens.shape[1], 2, self.heads, width // self.heads)
-        keys = None if mask is None else mask[:, None, None, :]
-        h = jax.nn.dot_product_attention(query, pair[:, :, 0], pair[:, :, 1], mask=keys).reshape(b, k, width)
+        key, value = pair.transpose(2, 0, 3, 1, 4)
+        h = kernels.attend(query, key, value, mask, kernel=self.kernel).transpose(0, 2, 1, 3).reshape(b, k, width)
         if mask is not None:  # a softmax over nothing is uniform, not 0
             h = jnp.where(jnp.any(mask, axis=1)[:, None, None], h, 0)
         return layers.linear(h, width, dtype=self.dtype, kernel_init=self.out_init, name="out")
@@ -56,6 +56,7 @@ class RelativeAttention(nn.Module):
     grid: tuple[int, int]
     trained: tuple[int, int] | None = None
     dtype: DTypeLike = "float32"
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -68,7 +69,8 @@ class RelativeAttention(nn.Module):
         bias = jnp.pad(relative_bias(table, ids, self.grid), ((0, 0), (0, 0), (before, 0), (before, 0)))
 
         qkv = layers.linear(x, 3 * width, dtype=self.dtype, name="qkv")
-        return layers.linear(layers.attend(qkv, self.heads, mask, bias), width, dtype=self.dtype, name="out")
+        h = layers.attend(qkv, self.heads, mask, bias, self.kernel)
+        return layers.linear(h, width, dtype=self.dtype, name="out")
 
 
 def relative_bias(

@@ -13,6 +13,7 @@ from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import Context, conditions, merge
+from maskdiff_jax.models.kernels import check_kernel
 from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
 from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.tokens import gather, patchify, sincos_2d
@@ -42,6 +43,7 @@ def dit(
     level_features: str = "dit",
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    attention: str = "auto",
     remat: str = "none",
     scan: bool = False,
     dtype: str = "float32",
@@ -65,6 +67,7 @@ def dit(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes.
+      attention: 'auto', or one of `kernels.KERNELS` where the machine has it, as 'xla' or 'cudnn' (see `kernels`).
       remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
         kernels) or 'full' (the whole of each block), for memory.
       scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
@@ -78,7 +81,7 @@ def dit(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
-    options["stack"] = Stack(remat, scan)
+    options |= {"kernel": attention, "stack": Stack(remat, scan)}
     size = preset_sizes("dit", PRESETS, preset, **asked, **scales)
     options["level_shift"] = layers.LEVEL_FEATURES[level_features]
     return transformer(DiT, image_shape, classes, patch, conditioning, **size, **options)
@@ -95,11 +98,13 @@ def transformer(
 ) -> Model:
     """The `Model` of a ``kind`` of transformer, from its other fields as ``options``.
 
-    ``label`` is the member for the class label where ``conditioning`` is None. Raises ValueError for an unknown dtype,
-    heads that do not divide the width, a patch that does not divide the image and conditions that do not exist.
+    ``label`` is the member for the class label where ``conditioning`` is None. Raises ValueError for an unknown dtype
+    or attention, heads that do not divide the width, a patch that does not divide the image and conditions that do
+    not exist.
     """
     layers.check_dtype(options["dtype"])
     check_heads(options["width"], options["heads"], 4)
+    check_kernel(options["kernel"], options["dtype"], options["width"] // options["heads"])
     grid, shape = token_grid(image_shape, patch), cond_shape(classes)
     embeds = conditions(conditioning, shape, options["width"], label)
     module = kind(tokens=grid, channels=image_shape[-1], conditions=embeds, **options)
@@ -119,6 +124,7 @@ class Transformer(nn.Module):
     learned_variance: bool
     level_scale: float
     trained_grid: tuple[int, int] | None
+    kernel: str
     stack: Stack
     dtype: DTypeLike
     final_layer: ClassVar[type[nn.Module]] = layers.FinalLayer
@@ -162,6 +168,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     dtype: DTypeLike
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -170,7 +177,7 @@ class Block(nn.Module):
         modulation = layers.Modulation(6, self.dtype, name="modulation")(c)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
-        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h, mask)
+        x = x + gate * layers.Attention(self.heads, self.dtype, self.kernel, name="attention")(h, mask)
         h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
 
@@ -186,6 +193,6 @@ class DiT(Transformer):
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         k = h.shape[1]
         h, mask = layers.prepend(context.tokens, context.mask, h)
-        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype, self.kernel)
         h, _ = self.stack(self, block, numbered("block", self.depth), h, c, mask)
         return h[:, -k:]

@@ -4,7 +4,6 @@
 embedding compute in float32 whatever the dtype.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -12,6 +11,7 @@ from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from maskdiff_jax.models import kernels
 from maskdiff_jax.types import Output
 
 DTYPES = ("float32", "bfloat16")
@@ -99,23 +99,20 @@ def attend(
     heads: int,
     mask: Bool[Array, "b k"] | None = None,
     bias: Float[Array, "#b heads k k"] | None = None,
+    kernel: str = "auto",
 ) -> Float[Array, "b k w"]:
     """Self-attention of ``heads`` heads from the queries, keys and values of the tokens, each a third of ``qkv``.
 
-    ``mask`` is False at tokens that nobody attends to; ``bias`` is added to the logits. The softmax is float32.
+    ``mask`` is False at tokens that nobody attends to; ``bias`` is added to the logits. The softmax is float32;
+    ``kernel`` is that of `kernels.attend`.
 
-    The same as `jax.nn.dot_product_attention`, which takes the heads apart for queries, keys and values one by one:
-    here one transposition does, which makes a training step on a CPU faster (benchmarks/LOG.md).
+    One transposition takes the heads apart: a training step on a CPU is faster so than with one each for queries, keys
+    and values (benchmarks/LOG.md).
     """
     b, k, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     query, key, value = qkv.reshape(b, k, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # [3, b, heads, k, d]
-    logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32) * (width // heads) ** -0.5
-    if bias is not None:
-        logits += bias
-    if mask is not None:
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3).reshape(b, k, width)
+    out = kernels.attend(query, key, value, mask, bias, kernel)
+    return out.transpose(0, 2, 1, 3).reshape(b, k, width)
 
 
 class Attention(nn.Module):
@@ -126,11 +123,13 @@ class Attention(nn.Module):
 
     heads: int
     dtype: DTypeLike = "float32"
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b k w"], mask: Bool[Array, "b k"] | None = None) -> Float[Array, "b k w"]:
         qkv = linear(x, 3 * x.shape[-1], dtype=self.dtype, name="qkv")
-        return linear(attend(qkv, self.heads, mask), x.shape[-1], dtype=self.dtype, name="out")
+        h = attend(qkv, self.heads, mask, kernel=self.kernel)
+        return linear(h, x.shape[-1], dtype=self.dtype, name="out")
 
 
 class Mlp(nn.Module):

@@ -41,6 +41,7 @@ def mdt(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    attention: str = "auto",
     remat: str = "none",
     scan: bool = False,
     dtype: str = "float32",
@@ -79,6 +80,7 @@ def mdt(
         another resolution: positions and relative positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         vector where there are classes. Tokens are attended to in every block, beside the image's.
+      attention: 'auto', or one of `kernels.KERNELS` where the machine has it, as 'xla' or 'cudnn' (see `kernels`).
       remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
         kernels) or 'full' (the whole of each block), for memory.
       scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
@@ -90,7 +92,7 @@ def mdt(
     asked = {"width": width, "depth": depth, "heads": heads, "decoder": decoder, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
-    options["stack"] = Stack(remat, scan)
+    options |= {"kernel": attention, "stack": Stack(remat, scan)}
     options |= {"relative_positions": relative_positions, "input_shortcuts": input_shortcuts}
     size = preset_sizes("mdt", PRESETS, preset, **asked, **scales)
     size["encoder"] = size["depth"] - size.pop("decoder")
@@ -111,6 +113,7 @@ class Block(nn.Module):
     grid: tuple[int, int] | None
     trained_grid: tuple[int, int] | None
     dtype: DTypeLike
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -127,10 +130,10 @@ class Block(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
         if self.grid is None:
-            h = layers.Attention(self.heads, self.dtype, name="attention")(h, mask)
+            h = layers.Attention(self.heads, self.dtype, self.kernel, name="attention")(h, mask)
         else:
-            attention = RelativeAttention(self.heads, self.grid, self.trained_grid, self.dtype, name="attention")
-            h = attention(h, ids, mask)
+            options = (self.heads, self.grid, self.trained_grid, self.dtype, self.kernel)
+            h = RelativeAttention(*options, name="attention")(h, ids, mask)
         x = x + gate * h
         h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
@@ -171,7 +174,8 @@ class MDT(Transformer):
 
         grid = self.tokens.grid if self.relative_positions else None
         hidden = int(self.mlp_ratio * self.width)
-        through = partial(self.stack, self, partial(Block, self.heads, hidden, grid, self.trained_grid, self.dtype))
+        block = partial(Block, self.heads, hidden, grid, self.trained_grid, self.dtype, self.kernel)
+        through = partial(self.stack, self, block)
 
         h, mask = layers.prepend(context.tokens, context.mask, h + seen)
         names, half = numbered("encoder", self.encoder), self.encoder // 2

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from maskdiff_jax.models import layers
+from maskdiff_jax.models import kernels, layers
 from maskdiff_jax.models.conditioning import Context
 from maskdiff_jax.models.dit import PRESETS, Transformer, transformer
 from maskdiff_jax.models.sizes import preset_sizes
@@ -32,6 +31,7 @@ def mmdit(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    attention: str = "auto",
     remat: str = "none",
     scan: bool = False,
     dtype: str = "float32",
@@ -60,6 +60,7 @@ def mmdit(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label_token": {}}``; by default the label as a
         token where there are classes. Vectors join the level's and modulate both streams.
+      attention: 'auto', or one of `kernels.KERNELS` where the machine has it, as 'xla' or 'cudnn' (see `kernels`).
       remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
         kernels) or 'full' (the whole of each block), for memory.
       scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
@@ -71,13 +72,13 @@ def mmdit(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
-    options["stack"] = Stack(remat, scan)
+    options |= {"kernel": attention, "stack": Stack(remat, scan)}
     size = preset_sizes("mmdit", PRESETS, preset, **asked, **scales)
     return transformer(MMDiT, image_shape, classes, patch, conditioning, label="label_token", **size, **options)
 
 
 class Enter(nn.Module):
-    """What a stream brings to the joint attention: its queries (or none), keys and values, [b, n, heads, w / heads].
+    """What a stream brings to the joint attention: its queries (or none), keys and values, [b, heads, n, w / heads].
 
     The tokens are normalised and modulated by the condition vector; queries and keys are divided by their root mean
     square in each head and scaled (§5.3.2: keeps the logits bounded in half precision), in float32.
@@ -88,14 +89,13 @@ class Enter(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n w"], c: Float[Array, "b w"]) -> list[Float[Array, "b n heads hw"]]:
+    def __call__(self, x: Float[Array, "b n w"], c: Float[Array, "b w"]) -> list[Float[Array, "b heads n hw"]]:
         b, n, width = x.shape
         shift, scale = layers.Modulation(2, self.dtype, name="modulation")(c)
         h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
         names = ("query", "key", "value")[0 if self.queries else 1 :]
         h = layers.linear(h, len(names) * width, dtype=self.dtype, name="project")
-        h = h.reshape(b, n, len(names), self.heads, width // self.heads)
-        *compared, value = (h[:, :, i] for i in range(len(names)))
+        *compared, value = h.reshape(b, n, len(names), self.heads, -1).transpose(2, 0, 3, 1, 4)
         norms = [nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name=f"{name}_norm") for name in names[:-1]]
         return [norm(part).astype(self.dtype) for norm, part in zip(norms, compared, strict=True)] + [value]
 
@@ -125,6 +125,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     dtype: DTypeLike
+    kernel: str = "auto"
     last: bool = False
 
     @nn.compact
@@ -139,12 +140,10 @@ class Block(nn.Module):
         parts = [Enter(self.heads, True, self.dtype, name="image_in")(x, c)]
         if context is not None:
             parts.append(Enter(self.heads, not self.last, self.dtype, name="context_in")(context, c))
-        key, value = (jnp.concatenate([part[i] for part in parts], axis=1) for i in (-2, -1))
-        query = jnp.concatenate([part[0] for part in parts if len(part) == 3], axis=1)
-        seen = None
-        if mask is not None:
-            seen = jnp.concatenate([jnp.ones((b, k), bool), mask], axis=1)[:, None, None, :]
-        h = jax.nn.dot_product_attention(query, key, value, mask=seen).reshape(b, -1, width)
+        key, value = (jnp.concatenate([part[i] for part in parts], axis=2) for i in (-2, -1))
+        query = jnp.concatenate([part[0] for part in parts if len(part) == 3], axis=2)
+        seen = None if mask is None else jnp.concatenate([jnp.ones((b, k), bool), mask], axis=1)
+        h = kernels.attend(query, key, value, seen, kernel=self.kernel).transpose(0, 2, 1, 3).reshape(b, -1, width)
 
         x = Leave(self.hidden, self.dtype, name="image_out")(x, h[:, :k], c)
         if context is not None and not self.last:
@@ -157,7 +156,7 @@ class MMDiT(Transformer):
 
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         tokens = None if context.tokens is None else context.tokens.astype(self.dtype)
-        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype, self.kernel)
         *names, last = numbered("block", self.depth)
         streams, _ = self.stack(self, block, names, (h, tokens), c, context.mask)
         streams, _ = self.stack(self, partial(block, last=True), [last], streams, c, context.mask)

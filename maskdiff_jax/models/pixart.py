@@ -32,6 +32,7 @@ def pixart(
     level_scale: float = 1000.0,
     trained_grid: tuple[int, int] | None = None,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    attention: str = "auto",
     remat: str = "none",
     scan: bool = False,
     dtype: str = "float32",
@@ -63,6 +64,7 @@ def pixart(
         another resolution: positions are interpolated into it. None counts on (extrapolates).
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label": {}}``; by default the label as a
         token where there are classes.
+      attention: 'auto', or one of `kernels.KERNELS` where the machine has it, as 'xla' or 'cudnn' (see `kernels`).
       remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
         kernels) or 'full' (the whole of each block), for memory.
       scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
@@ -74,7 +76,7 @@ def pixart(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     scales = {"mlp_ratio": mlp_ratio, "level_scale": level_scale}
     options = {**scales, "learned_variance": learned_variance, "trained_grid": trained_grid, "dtype": dtype}
-    options["stack"] = Stack(remat, scan)
+    options |= {"kernel": attention, "stack": Stack(remat, scan)}
     size = preset_sizes("pixart", PRESETS, preset, **asked, **scales)
     return transformer(PixArt, image_shape, classes, patch, conditioning, label="label_token", **size, **options)
 
@@ -101,6 +103,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     dtype: DTypeLike
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -113,9 +116,11 @@ class Block(nn.Module):
         parts = [part.astype(self.dtype) for part in Offsets(name="offsets")(modulation)]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         h = layers.ModulatedNorm(self.dtype, name="norm")(x, shift, scale)
-        x = x + gate * layers.Attention(self.heads, self.dtype, name="attention")(h)
+        x = x + gate * layers.Attention(self.heads, self.dtype, self.kernel, name="attention")(h)
         if tokens is not None:
-            cross = CrossAttention(self.heads, self.dtype, out_init=layers.zeros, name="cross_attention")
+            cross = CrossAttention(
+                self.heads, self.dtype, out_init=layers.zeros, kernel=self.kernel, name="cross_attention"
+            )
             x = x + cross(x, tokens, mask)
         h = layers.ModulatedNorm(self.dtype, name="mlp_norm")(x, mlp_shift, mlp_scale)
         return x + mlp_gate * layers.Mlp(self.hidden, self.dtype, name="mlp")(h)
@@ -141,5 +146,5 @@ class PixArt(Transformer):
     def blocks(self, h: Float[Array, "b k w"], c: Float[Array, "b w"], context: Context) -> Float[Array, "b k w"]:
         modulation = layers.linear(nn.silu(c), 6 * self.width, kernel_init=layers.embedding_init, name="modulation")
         modulation = modulation.reshape(-1, 6, self.width)
-        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype)
+        block = partial(Block, self.heads, int(self.mlp_ratio * self.width), self.dtype, self.kernel)
         return self.stack(self, block, numbered("block", self.depth), h, modulation, context.tokens, context.mask)[0]

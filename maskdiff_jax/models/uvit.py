@@ -16,6 +16,7 @@ from maskdiff_jax.cond import example
 from maskdiff_jax.models import layers
 from maskdiff_jax.models.base import from_linen
 from maskdiff_jax.models.conditioning import conditions, merge
+from maskdiff_jax.models.kernels import check_kernel
 from maskdiff_jax.models.sizes import check_heads, cond_shape, preset_sizes, token_grid
 from maskdiff_jax.models.stack import Stack, numbered
 from maskdiff_jax.tokens import cut, gather
@@ -54,6 +55,7 @@ def uvit(
     segments: tuple[int, ...] | None = None,
     level_scale: float = 1000.0,
     conditioning: Mapping[str, Mapping[str, Any]] | None = None,
+    attention: str = "auto",
     remat: str = "none",
     scan: bool = False,
     dtype: str = "float32",
@@ -80,6 +82,7 @@ def uvit(
       level_scale: factor on the level before its sinusoidal features: 1000 for a level in [0, 1], 1 for 0..T-1.
       conditioning: members of `CONDITIONINGS` with their options, as ``{"label_token": {}}``, the default where
         there are classes; only those that give tokens.
+      attention: 'auto', or one of `kernels.KERNELS` where the machine has it, as 'xla' or 'cudnn' (see `kernels`).
       remat: what the backward pass computes again instead of keeping it: 'none', 'dots' (all but the products with
         kernels) or 'full' (the whole of each block), for memory.
       scan: compile blocks that are alike once, as one loop over them, for the time of compiling a deep network.
@@ -93,6 +96,7 @@ def uvit(
     asked = {"width": width, "depth": depth, "heads": heads, "patch": patch}
     size = preset_sizes("uvit", PRESETS, preset, **asked, mlp_ratio=mlp_ratio, level_scale=level_scale)
     check_heads(size["width"], size["heads"], 2)
+    check_kernel(attention, dtype, size["width"] // size["heads"])
     qkv_bias = PRESET_QKV_BIAS[preset] if qkv_bias is None else qkv_bias
     if qkv_bias not in QKV_BIASES:
         raise ValueError(f"qkv_bias={qkv_bias!r}: choose from {', '.join(QKV_BIASES)}")
@@ -108,6 +112,7 @@ def uvit(
         qv_bias=qkv_bias == "qv",
         positions=positions,
         level_scale=level_scale,
+        kernel=attention,
         stack=Stack(remat, scan),
         dtype=dtype,
     )
@@ -120,6 +125,7 @@ class Attention(nn.Module):
     heads: int
     qv_bias: bool
     dtype: DTypeLike
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b k w"], mask: Bool[Array, "b k"] | None = None) -> Float[Array, "b k w"]:
@@ -128,7 +134,7 @@ class Attention(nn.Module):
         if self.qv_bias:
             query, value = (self.param(f"{name}_bias", layers.zeros, (width,)) for name in ("query", "value"))
             qkv = qkv + jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)[None, None]
-        return linear(layers.attend(qkv, self.heads, mask), width, dtype=self.dtype, name="out")
+        return linear(layers.attend(qkv, self.heads, mask, kernel=self.kernel), width, dtype=self.dtype, name="out")
 
 
 class Block(nn.Module):
@@ -138,6 +144,7 @@ class Block(nn.Module):
     hidden: int
     qv_bias: bool
     dtype: DTypeLike
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -150,7 +157,7 @@ class Block(nn.Module):
         if skip is not None:
             x = linear(jnp.concatenate([x, skip], axis=-1), width, dtype=self.dtype, name="skip")
         h = layer_norm(name="norm")(x).astype(self.dtype)
-        x = x + Attention(self.heads, self.qv_bias, self.dtype, name="attention")(h, mask)
+        x = x + Attention(self.heads, self.qv_bias, self.dtype, self.kernel, name="attention")(h, mask)
         h = layer_norm(name="mlp_norm")(x).astype(self.dtype)
         h = nn.gelu(linear(h, self.hidden, dtype=self.dtype, name="mlp_hidden"), approximate=False)
         return x + linear(h, width, dtype=self.dtype, name="mlp_out")
@@ -168,6 +175,7 @@ class UViT(nn.Module):
     qv_bias: bool
     positions: bool
     level_scale: float
+    kernel: str
     stack: Stack
     dtype: DTypeLike
 
@@ -197,7 +205,8 @@ class UViT(nn.Module):
             mask = jnp.pad(mask, ((0, 0), (1, h.shape[1] - m)), constant_values=True)
 
         hidden, half = int(self.mlp_ratio * self.width), self.depth // 2
-        through = partial(self.stack, self, partial(Block, self.heads, hidden, self.qv_bias, self.dtype))
+        block = partial(Block, self.heads, hidden, self.qv_bias, self.dtype, self.kernel)
+        through = partial(self.stack, self, block)
         h, skips = through(numbered("in", half), h, mask, keep=True)
         h, _ = through(["middle"], h, mask)
         h, _ = through(numbered("out", half), h, mask, each=skips[::-1])

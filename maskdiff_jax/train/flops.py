@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# Products of queries × keys that jax's primitives for cuDNN stand for.
-ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}
+from maskdiff_jax.models.kernels import plain
 
 
 def count_flops(function: Callable, *args: Any) -> int:
@@ -20,11 +19,11 @@ def count_flops(function: Callable, *args: Any) -> int:
 
     A multiplication and an addition are 2. A scan counts its length times, a conditional its dearest branch, a
     shard_map all its shards, and a while loop, whose trips are unknown, its body once. Convolution taps that fall on
-    padding or on the zeros of a dilated input are not counted, as in the compiler's cost analysis. Attention by cuDNN
-    counts as the products that it stands for, without what its backward pass computes again. Kernels in Pallas are not
-    understood: count a network through its plain implementation.
+    padding or on the zeros of a dilated input are not counted, as in the compiler's cost analysis. Hand-written kernels
+    (Pallas, cuDNN) are not understood; attention is counted as it is written out.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+    with plain():
+        return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def training_flops(forward: Callable, *args: Any) -> int:
@@ -44,10 +43,7 @@ def _of_equation(equation: Any) -> int:
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
         return _convolution(equation)
-    if name in ATTENTION:
-        query, key = (v.aval.shape for v in equation.invars[:2])  # [b, tokens, heads, d], or heads first in layout 1
-        return ATTENTION[name] * 2 * math.prod(query) * key[2 if params["layout"] else 1]
-    inner = [_of_jaxpr(jaxpr) for jaxpr in jaxprs_of(params)]
+    inner = [_of_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
     if name == "cond":
         return max(inner)
     if name == "scan":
@@ -73,7 +69,7 @@ def _convolution(equation: Any) -> int:
     return 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]] * pairs
 
 
-def jaxprs_of(params: dict[str, Any]) -> Iterator[Any]:
+def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
     """The jaxprs among an equation's parameters: bodies of jit, remat, scan, while, custom rules, branches of cond."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
