@@ -24,6 +24,7 @@ from maskdiff_jax.benchmark_text import format_parts, format_sweeps, picture
 from maskdiff_jax.build import Experiment, mesh_for
 from maskdiff_jax.data import DataError, feed
 from maskdiff_jax.inference import condition, generator, labels_for
+from maskdiff_jax.models.kernels import choices
 from maskdiff_jax.parts import ConfigError
 from maskdiff_jax.plan import nbytes, step_arrays, step_ingest
 from maskdiff_jax.stages import build_stages, flops_per_image
@@ -238,6 +239,7 @@ def benchmark(
     if not sweep:
         bench = Bench(build_stages(config)[0].experiment, jax.devices(), rounds)
         found |= {name: PARTS[name](bench) for name in only or PARTS}
+        found["attention"] = [case._asdict() | choice._asdict() for case, choice in choices().items()]
         text = format_parts(title, found)
     else:
         along = {name: SWEEPS[name](config) for name in dict.fromkeys(sweep)}  # all of them checked before any is run

@@ -27,6 +27,9 @@ def format_parts(title: str, found: Mapping[str, Any]) -> str:
     if "roofline" in found:
         first, *lines = format_roofline(found["roofline"]["rows"])
         rows += [("roofline", first), *(("", line) for line in lines)]
+    for own in (choice for choice in found.get("attention", ()) if choice["seconds"]):
+        shape = f"{own['queries']} x {own['keys']} tokens, {own['batch']} x {own['heads']} heads of {own['width']}"
+        rows += [("attention", f"{own['name']} for {shape}, {own['dtype']}")]
     if "input" in found:
         rate = found["input"]["images_per_second"]
         rows += [("input", f"{rate:,.4g} images/s alone" if rate else f"not measured: {found['input']['why']}")]
