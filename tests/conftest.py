@@ -41,6 +41,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 if os.environ.get("MASKDIFF_CHECK_TYPES") != "0":
     install_import_hook([f"maskdiff_jax.{room}" for room in PURE], "tests.typecheck.check")
 
+from maskdiff_jax import machine  # noqa: E402  (after the hook)
+
+machine.multiply_with_eigen(os.environ)  # as the command line, so that runs here and there are equal in every bit
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
